@@ -1,0 +1,10 @@
+#include <pybind11/pybind11.h>
+
+namespace graftsdk {
+void register_cpu_features(pybind11::module_& module);
+}
+
+PYBIND11_MODULE(_native, module) {
+  module.doc() = "Native kernels of graftsdk; each is registered by one file of cpp_ext/bindings.";
+  graftsdk::register_cpu_features(module);
+}

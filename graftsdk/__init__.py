@@ -1,0 +1,41 @@
+"""graftsdk: one shared trunk, any number of separately trained one-label branches, one plan.
+
+`import graftsdk` loads the standard library only; the names below are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graftsdk.engines import share_threads
+    from graftsdk.errors import GraftError
+    from graftsdk.prediction import Attribute, Person, Prediction
+    from graftsdk.predictor import Predictor
+
+__all__ = ["Attribute", "GraftError", "Person", "Prediction", "Predictor", "__version__", "share_threads"]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Attribute": "graftsdk.prediction",
+    "GraftError": "graftsdk.errors",
+    "Person": "graftsdk.prediction",
+    "Prediction": "graftsdk.prediction",
+    "Predictor": "graftsdk.predictor",
+    "share_threads": "graftsdk.engines",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'graftsdk' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
