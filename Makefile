@@ -1,0 +1,80 @@
+# Every target starts from a bare clone with Python and a C++ compiler; `make help` lists them.
+#
+# One environment (VENV) serves them all. graftsdk is installed there as a wheel, built from an sdist of this tree,
+# and is built and installed again only when a source changed: what is tested is what a user installs.
+
+PYTHON ?= python3
+VENV ?= .venv
+BUILD ?= build
+
+PY := $(VENV)/bin/python
+# The working directory never shadows the installed package.
+export PYTHONSAFEPATH := 1
+
+# Folders are listed too: their times change when a file is removed.
+SOURCES := $(shell find graftsdk export cpp_ext \( -name __pycache__ -o -name '*.so' \) -prune -o -print) \
+	setup.py CMakeLists.txt pyproject.toml LICENSE README.md CHANGELOG.md SECURITY.md CITATION.cff
+
+TOOLS := $(VENV)/.tools
+WHEEL := $(BUILD)/wheel/.built
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint bench wheel fuzz cpp-test install clean help
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+
+demo: $(INSTALLED)  ## build a small plan, predict on a picture, save it in out/
+	@mkdir -p out
+	$(PY) examples/predict.py out
+
+test: $(INSTALLED)  ## run the tests on the installed wheel
+	$(PY) -m pytest tests
+
+lint: $(INSTALLED)  ## ruff, mypy --strict, the layers, clang-format
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	find cpp_ext -name '*.?pp' -exec $(VENV)/bin/clang-format --dry-run --Werror {} +
+	@# From an empty folder, so that the installed package is read and not the tree.
+	@mkdir -p $(BUILD)/lint
+	cd $(BUILD)/lint && $(abspath $(VENV))/bin/mypy --config-file $(CURDIR)/pyproject.toml -p graftsdk
+	cd $(BUILD)/lint && $(abspath $(VENV))/bin/lint-imports --no-logo --cache-dir cache $(CURDIR)/pyproject.toml
+
+bench: $(INSTALLED)  ## measure against the alternatives, in one interleaved run
+	$(PY) benchmarks/run.py
+
+wheel: $(WHEEL) $(INSTALLED)  ## a manylinux wheel in dist/, checked
+	@rm -rf dist && mkdir -p dist
+	PATH=$(abspath $(VENV))/bin:$$PATH $(PY) -m auditwheel repair --wheel-dir dist $(BUILD)/wheel/graftsdk-*.whl
+	$(PY) tests/packaging/check_wheel.py dist/graftsdk-*.whl
+
+fuzz: $(INSTALLED)  ## feed hostile bytes to the readers for a minute
+	$(PY) tests/fuzz/run.py --seconds 60
+
+cpp-test: $(INSTALLED)  ## build and run the tests of the C++ core
+	$(VENV)/bin/cmake -S . -B $(BUILD)/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja \
+		-DGRAFTSDK_CPP_TESTS=ON -DPython_EXECUTABLE=$(abspath $(PY)) \
+		-Dpybind11_DIR=$$($(PY) -m pybind11 --cmakedir)
+	$(VENV)/bin/cmake --build $(BUILD)/cpp
+	$(VENV)/bin/ctest --test-dir $(BUILD)/cpp --output-on-failure
+
+install: $(INSTALLED)  ## the environment alone
+
+clean:  ## remove the environment and all that was built
+	rm -rf $(VENV) $(BUILD) dist out graftsdk.egg-info
+
+$(TOOLS):
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip build
+	@touch $@
+
+$(WHEEL): $(SOURCES) | $(TOOLS)
+	@rm -rf $(BUILD)/wheel && mkdir -p $(BUILD)
+	$(PY) -m build --outdir $(BUILD)/wheel . >$(BUILD)/wheel.log 2>&1 || { cat $(BUILD)/wheel.log; exit 1; }
+	@touch $@
+
+# First the wheel itself, since pip takes the same version for the same package; then what it needs.
+$(INSTALLED): $(WHEEL)
+	$(PY) -m pip install --quiet --force-reinstall --no-deps $(BUILD)/wheel/graftsdk-*.whl
+	$(PY) -m pip install --quiet "$$(echo $(BUILD)/wheel/graftsdk-*.whl)[dev]"
+	@touch $@
