@@ -17,7 +17,6 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from graftsdk.errors import InputError, ShapeError
-from graftsdk.prediction import printable
 
 if TYPE_CHECKING:
     from graftsdk.prediction import Person, Prediction
@@ -48,7 +47,7 @@ PALETTE: tuple[Color, ...] = (
 )
 MAX_LETTERS = 40  # of one finding; hostile or long-winded names must not fill the picture
 TAG_SHARE = 0.3  # of the picture, for all tags together
-FREE = 3.0  # a place that costs less is as good as free: nothing is hidden but a little of another head
+FREE = 3.0  # letters' squares: a place that hides less is taken, for it hides a little of another head at most
 
 
 def draw(
@@ -193,13 +192,13 @@ def _draw_tags(picture: Pixels, persons: Sequence[Person], labels: Sequence[str]
     boxes = [_rect(person, picture) for person in persons]
     taken: list[Rect] = []
     for place, person in enumerate(persons):
-        heads = [_head(box) for box in boxes[:place] + boxes[place + 1 :]]
+        others = boxes[:place] + boxes[place + 1 :]
         best: tuple[float, Rect, tuple[str, ...]] | None = None
         for lines in _variants(person, labels, style, boxes[place]):
-            cost, rect = _best_place(_extent(lines, style), boxes[place], taken, heads, picture.shape[:2], size)
-            if best is None or cost < best[0]:
-                best = cost, rect, lines
-            if cost < FREE:
+            hidden, rect = _best_place(_extent(lines, style), boxes[place], taken, others, (height, width), size)
+            if best is None or hidden < best[0]:
+                best = hidden, rect, lines
+            if hidden < FREE:
                 break
         if best is not None:
             taken.append(best[1])
@@ -228,7 +227,6 @@ def _variants(person: Person, labels: Sequence[str] | None, style: Style, box: R
 
 
 def _shortened(text: str) -> str:
-    text = printable(text)
     return text if len(text) <= MAX_LETTERS else text[: MAX_LETTERS - 3] + "..."
 
 
@@ -246,8 +244,8 @@ def _wrap(texts: Sequence[str], room: int, style: Style) -> list[str]:
 
 def _extent(lines: Sequence[str], style: Style) -> tuple[int, int]:
     """(width, height) in pixels of a tag with these lines."""
-    foot = style.pad // 2 if len(lines) > 1 else 0
-    return max(style.measure(line) for line in lines) + 2 * style.pad, len(lines) * style.line + 2 * foot
+    foot = style.pad if len(lines) > 1 else 0
+    return max(style.measure(line) for line in lines) + 2 * style.pad, len(lines) * style.line + foot
 
 
 def _head(box: Rect) -> Rect:
@@ -265,13 +263,14 @@ def _best_place(
     extent: tuple[int, int],
     box: Rect,
     taken: Sequence[Rect],
-    heads: Sequence[Rect],
+    others: Sequence[Rect],
     size: tuple[int, int],
     letter: int,
 ) -> tuple[float, Rect]:
-    """The cheapest place at or in the box for a tag, inside the picture, and its cost.
+    """The best place at or in the box for a tag, inside the picture, and how much it hides.
 
-    A cost of 1 is one letter's square of a head hidden, or half as much of another tag, or a tag moved by one letter.
+    Hidden is counted in letters' squares: tags twice, heads once. Between places, other persons' bodies count a
+    little too, and a letter's width of distance from the box as much as a letter's square of a head.
     """
     (wide, high), (x1, y1, x2, y2) = extent, box
     corners = (
@@ -287,16 +286,19 @@ def _best_place(
         (x1, (y1 + y2 - high) // 2),
         (x1, y1),
     )
-    best: tuple[float, Rect] | None = None
+    heads = [_head(other) for other in others]
+    places: list[tuple[float, int, float, Rect]] = []
     for rank, (left, top) in enumerate(corners):
         x, y = max(min(left, size[1] - wide), 0), max(min(top, size[0] - high), 0)
         rect = (x, y, x + wide, y + high)
-        hidden = 2 * sum(_overlap(rect, other) for other in taken) + sum(_overlap(rect, head) for head in heads)
-        cost = hidden / letter**2 + (abs(x - left) + abs(y - top)) / letter + 0.1 * rank
-        if best is None or cost < best[0]:
-            best = cost, rect
-    assert best is not None  # there are always corners
-    return best
+        hidden = (
+            2 * sum(_overlap(rect, tag) for tag in taken) + sum(_overlap(rect, head) for head in heads)
+        ) / letter**2
+        bodies = 0.05 * sum(_overlap(rect, other) for other in others) / letter**2
+        distance = (abs(x - left) + abs(y - top)) / letter
+        places.append((hidden + bodies + distance + 0.1 * rank, rank, hidden, rect))
+    _, _, hidden, rect = min(places)
+    return hidden, rect
 
 
 def _render(lines: Sequence[str], color: Color, style: Style) -> npt.NDArray[np.float32]:
@@ -304,7 +306,7 @@ def _render(lines: Sequence[str], color: Color, style: Style) -> npt.NDArray[np.
     wide, high = _extent(lines, style)
     letters = Image.new("L", (wide, high), 0)
     pen = ImageDraw.Draw(letters)
-    foot = style.pad // 2
+    foot = style.pad // 2  # half of it above the findings, half below
     for row, text in enumerate(lines):
         middle = row * style.line + style.line / 2 + (foot if row else 0)
         pen.text((style.pad, middle), text, fill=255, font=style.font, anchor="lm")

@@ -1,0 +1,191 @@
+"""The picture: what is touched, what is not, and that nothing makes it fail."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from graftsdk import drawing
+from graftsdk.errors import GraftError, InputError, PlanPathError, ShapeError
+from graftsdk.prediction import Attribute, Person, Prediction
+
+HOSTILE = [
+    "",
+    " ",
+    "a\nb\tc\x00d",
+    "\ud800",
+    "\u202eabc\u202c",
+    "x" * 5000,
+    "性别",
+    "العمر",
+    "👩‍👩‍👧",
+    "Z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚̯̞̠͍A",
+    "%s{0}\\",
+    "\u00a0\u2028",
+]
+
+
+def photograph(height: int, width: int) -> np.ndarray:
+    rng = np.random.default_rng(height * 31 + width)
+    small = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def attributes(count: int = 18) -> dict[str, Attribute]:
+    found = {"gender": Attribute("gender", ("female", "male"), {"female": 0.2, "male": 0.8})}
+    for index in range(count - 1):
+        found[f"label {index}"] = Attribute(f"label {index}", ("no", "yes"), {"no": 0.3, "yes": 0.7})
+    return found
+
+
+def crowd(height: int, width: int, count: int) -> Prediction:
+    rng = np.random.default_rng(count)
+    persons = []
+    for index in range(count):
+        x, y = rng.uniform(0, 0.9) * width, rng.uniform(0, 0.8) * height
+        box = (x, y, min(x + 0.12 * width, width), min(y + 0.4 * height, height))
+        mask = np.zeros((height, width), bool)
+        mask[int(y) : int(box[3]), int(x) : int(box[2])] = True
+        persons.append(Person(index, box, float(rng.uniform(0.3, 1)), attributes(), mask))
+    return Prediction(tuple(persons), photograph(height, width))
+
+
+@pytest.mark.parametrize("count", [0, 1, 60])
+@pytest.mark.parametrize("size", [(64, 64), (1, 1), (16, 900), (900, 16), (480, 640), (3000, 3000)])
+def test_every_size_and_number_of_persons(size, count):
+    found = crowd(*size, min(count, 8) if size == (3000, 3000) else count)
+    before = found.image.copy()
+    picture = found.plot()
+    assert picture.shape == (*size, 3)
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(found.image, before)
+    assert np.array_equal(picture, before) is (count == 0)
+
+
+def test_the_same_prediction_gives_the_same_pixels():
+    np.testing.assert_array_equal(crowd(480, 640, 12).plot(), crowd(480, 640, 12).plot())
+
+
+def test_nothing_to_draw_is_the_image_and_a_copy():
+    found = crowd(48, 64, 3)
+    picture = found.plot(masks=False, boxes=False, tags=False)
+    np.testing.assert_array_equal(picture, found.image)
+    assert not np.shares_memory(picture, found.image)
+
+
+def test_masks_touch_the_mask_and_its_outline_only():
+    mask = np.zeros((200, 300), bool)
+    cv2_mask = cv2.ellipse(mask.astype(np.uint8), (150, 100), (40, 60), 0, 0, 360, 1, -1)
+    mask = cv2_mask.astype(bool)
+    found = Prediction((Person(0, (110, 40, 191, 161), 0.9, {}, mask),), photograph(200, 300))
+    changed = (found.plot(boxes=False, tags=False) != found.image).any(axis=2)
+    reach = cv2.dilate(cv2_mask, np.ones((5, 5), np.uint8)).astype(bool)
+    assert not changed[~reach].any()
+    assert changed[mask].mean() > 0.99
+
+
+def test_boxes_touch_their_lines_only():
+    found = Prediction((Person(0, (110, 40, 190, 160), 0.9, {}),), photograph(200, 300))
+    changed = (found.plot(tags=False) != found.image).any(axis=2)
+    lines = np.zeros((200, 300), bool)
+    lines[40:160, 110:190] = True
+    lines[42:158, 112:188] = False
+    assert not changed[~lines].any()
+    assert changed[40, 110:190].any()
+    assert changed[159, 110:190].any()  # half-open: the last row that belongs to it
+
+
+def test_tags_stay_near_their_person_and_the_rest_is_untouched():
+    found = Prediction((Person(0, (300, 400, 420, 700), 0.9, attributes(4)),), photograph(1000, 1400))
+    changed = (found.plot() != found.image).any(axis=2)
+    assert changed.any()
+    assert not changed[:, 900:].any()
+    assert not changed[:200].any()
+    assert not changed[850:].any()
+
+
+def test_tags_do_not_overlap_where_there_is_room(monkeypatch):
+    laid = []
+    monkeypatch.setattr(drawing, "_lay", lambda picture, tag, rect: laid.append(rect))
+    persons = [Person(i, (60 + 300 * i, 300, 180 + 300 * i, 700), 0.5, attributes(6)) for i in range(6)]
+    Prediction(tuple(persons), photograph(900, 1900)).plot()
+    assert len(laid) == 6
+    for place, (x1, y1, x2, y2) in enumerate(laid):
+        assert 0 <= x1 < x2 <= 1900
+        assert 0 <= y1 < y2 <= 900
+        assert not any(drawing._overlap((x1, y1, x2, y2), other) for other in laid[:place])
+
+
+def test_in_a_crowd_tags_shrink_and_hide_little_of_one_another(monkeypatch):
+    laid = []
+    monkeypatch.setattr(drawing, "_lay", lambda picture, tag, rect: laid.append(rect))
+    crowd(1080, 1920, 50).plot()
+    area = sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in laid)
+    hidden = sum(drawing._overlap(one, other) for place, one in enumerate(laid) for other in laid[:place])
+    assert len(laid) == 50
+    assert area < 0.35 * 1080 * 1920
+    assert hidden < 0.02 * area
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text(text):
+    attribute = Attribute(text, ("a" + text, "b" + text), {"a" + text: 0.1, "b" + text: 0.9})
+    found = Prediction((Person(0, (10, 10, 60, 90), 0.9, {text: attribute}),), photograph(100, 100), source=text)
+    assert found.plot().shape == (100, 100, 3)
+    assert str(found).isprintable()
+    found.to_json().encode("utf-8")
+
+
+@pytest.mark.parametrize("box", [(-50, -50, 500, 500), (200, 200, 300, 300), (30, 30, 30, 30), (1e9, -1e9, 3e38, 1)])
+def test_boxes_past_the_picture(box):
+    found = Prediction((Person(0, box, None, attributes(3)),), photograph(100, 100))
+    assert found.plot().shape == (100, 100, 3)
+
+
+def test_only_the_labels_asked_for_are_told():
+    found = Prediction((Person(0, (300, 200, 420, 500), 0.9, attributes(8)),), photograph(600, 900))
+    pictures = [found.plot(labels=labels).tobytes() for labels in (None, ["gender"], ["label 3"], [])]
+    assert len(set(pictures)) == 4
+    with pytest.raises(InputError, match=r"'gender'.*found 'hat'"):
+        found.plot(labels=["hat"])
+
+
+def test_refusals():
+    odd = Prediction((Person(7, (1, 1, 9, 9), None, {}, np.ones((5, 5), bool)),), photograph(10, 10))
+    with pytest.raises(ShapeError, match=r"person 7: expected a mask \(10, 10\), found \(5, 5\)"):
+        odd.plot()
+    with pytest.raises(InputError, match="font size"):
+        odd.plot(masks=False, font_size=0)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".png", ".webp", ".bmp"])
+def test_save(tmp_path, suffix):
+    found = crowd(120, 160, 2)
+    target = tmp_path / f"out{suffix}"
+    found.save(target)
+    assert [entry.name for entry in tmp_path.iterdir()] == [target.name]  # no temporary file is left
+    read = cv2.imread(str(target))
+    assert read.shape == (120, 160, 3)
+    if suffix in (".png", ".bmp"):
+        np.testing.assert_array_equal(read, found.plot())
+
+
+@pytest.mark.parametrize("name", ["out", "out.gif", "out.jpg.txt", ".png"])
+def test_save_refuses_other_suffixes(tmp_path, name):
+    with pytest.raises(InputError, match=r"suffix of \.jpg, .*\.bmp, found"):
+        crowd(20, 20, 1).save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_save_into_no_folder(tmp_path):
+    with pytest.raises(PlanPathError, match="create it first"):
+        crowd(20, 20, 1).save(tmp_path / "missing" / "out.png")
+
+
+def test_what_the_kind_of_file_cannot_hold_is_said(tmp_path):
+    wide = Prediction((), np.zeros((2, 16384, 3), np.uint8))
+    with pytest.raises(GraftError, match=r"16384x2 pixels.*save as \.png"):
+        wide.save(tmp_path / "out.webp")
+    wide.save(tmp_path / "out.png")
+    assert cv2.imread(str(tmp_path / "out.png")).shape == (2, 16384, 3)
