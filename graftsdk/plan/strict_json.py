@@ -58,9 +58,9 @@ def check_text(value: str, where: str) -> str:
     if not 1 <= size <= MAX_TEXT_BYTES:
         raise PlanCorrupt(f"{where}: expected 1 to {MAX_TEXT_BYTES} bytes of text, found {size}")
     if unicodedata.normalize("NFC", value) != value:
-        raise PlanCorrupt(f"{where}: expected text in Unicode form NFC, found {ascii(value)}")
+        raise PlanCorrupt(f"{where}: expected text in Unicode form NFC, found {value!a}")
     if any(unicodedata.category(character) in _HIDDEN for character in value) or value.strip() != value:
-        raise PlanCorrupt(f"{where}: expected text without hidden characters or outer blanks, found {ascii(value)}")
+        raise PlanCorrupt(f"{where}: expected text without hidden characters or outer blanks, found {value!a}")
     return value
 
 

@@ -1,0 +1,52 @@
+"""Layouts: how the parts of a plan are partitioned into groups, each group one compiled graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from graftsdk.errors import InputError
+from graftsdk.engines.base import Graph
+from graftsdk.graft import Group, Joint, externalize, graft_group, merged_group
+from graftsdk.plan import Plan
+
+__all__ = ["LAYOUTS", "Layout", "graphs_of", "partition"]
+
+Layout = Literal["merged", "split"]
+LAYOUTS: tuple[Layout, ...] = ("merged", "split")
+
+
+def partition(joints: Mapping[str, Joint], layout: str) -> tuple[Group, ...]:
+    """The groups of a layout for some labels, in the order in which they run.
+
+    `merged` is one group. `split` is each trunk alone, with all taps up to the deepest that is read, then each
+    branch alone. A split trunk gives every one of those taps (measured: all ten cost 0.9% over one), so that a new
+    label at any of them compiles nothing but its own branch.
+
+    Raises:
+        InputError: another layout.
+    """
+    if layout == "merged":
+        return (merged_group(joints),)
+    if layout != "split":
+        raise InputError(f"layout: expected 'merged' or 'split', found {layout!r}")
+    branches = sorted(set(joints.values()))
+    groups = []
+    for trunk in sorted({joint.trunk for joint in branches}):
+        deepest = max(joint.tap for joint in branches if joint.trunk == trunk)
+        groups.append(Group(trunks=(trunk,), taps=tuple((trunk, k) for k in range(deepest + 1))))
+    return (*groups, *(Group(loose=(joint,)) for joint in branches))
+
+
+def graphs_of(plan: Plan, groups: tuple[Group, ...]) -> list[Graph]:
+    """The groups as graphs that an engine compiles; each is grafted only when it has to be compiled."""
+    return [_graph(plan, group) for group in groups]
+
+
+def _graph(plan: Plan, group: Group) -> Graph:
+    return Graph(
+        key=group.key(plan.manifest),
+        inputs=group.inputs,
+        outputs=group.outputs,
+        load=lambda: externalize(graft_group(plan, group)),
+    )

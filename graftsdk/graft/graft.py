@@ -1,0 +1,132 @@
+"""Grafting: parts and labels -> one ONNX graph, the trunk once, then the fan-out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from graftsdk.errors import PlanCorrupt
+from graftsdk.graft.group import CROPS, Group, joints_of, merged_group
+from graftsdk.graft.prune import prune
+from graftsdk.plan import Plan
+from graftsdk.plan.onnx_part import IR_VERSION, OPSET, model_from_part
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["graft", "graft_group"]
+
+
+def graft(plan: Plan, labels: Sequence[str] | None = None) -> ir.Model:
+    """One ONNX model that answers `labels` (None: all of the plan), holding only what they need.
+
+    Input `crops` float32[n, 3, H, W]; for each label an output `<part>/scores` float32[n, C], probabilities in the
+    order of its classes (`plan.manifest.find(label)` tells the part). Weights are views of the plan's bytes.
+
+    Raises:
+        InputError: no such label. PlanCorrupt: a part's graph does not fit together.
+    """
+    return graft_group(plan, merged_group(joints_of(plan.manifest, labels)))
+
+
+def graft_group(plan: Plan, group: Group) -> ir.Model:
+    """The graph of one group, see `Group` for its inputs and outputs.
+
+    Requires: parts that are in the plan. Ensures: every value, node and initialiser is named `<part>/<its name>`,
+    except the input `crops`; only what the outputs need is inside; a branch's nodes stand together.
+    """
+    import onnx_ir as ir
+
+    crops: ir.Value | None = None
+    nodes: list[ir.Node] = []
+    initializers: list[ir.Value] = []
+    values: dict[str, ir.Value] = {}
+    inputs: list[ir.Value] = []
+
+    def take(name: str, outputs: set[str]) -> ir.Value:
+        """Move a part's pruned graph in; its one input value, detached from the graph it came from."""
+        scion = model_from_part(plan.parts[name]).graph
+        prune(scion, outputs)
+        if len(scion.inputs) != 1:
+            raise PlanCorrupt(f"part {name}: expected one input, found {len(scion.inputs)}")
+        entry = scion.inputs[0]
+        _prefix(scion, name)
+        moved, weights = list(scion), list(scion.initializers.values())
+        results = list(scion.outputs)
+        scion.outputs.clear()
+        scion.inputs.clear()
+        scion.initializers.clear()
+        scion.remove(moved)
+        nodes.extend(moved)
+        initializers.extend(weights)
+        for value in results:
+            values[value.name or ""] = value
+        return entry
+
+    for trunk in group.trunks:
+        taps = {joint.tap for joint in group.joints if joint.trunk == trunk}
+        taps |= {k for owner, k in group.taps if owner == trunk}
+        entry = take(trunk, {f"tap_{k}" for k in taps})
+        if crops is None:
+            crops = entry
+            crops.name = CROPS
+            inputs.append(crops)
+        else:
+            ir.convenience.replace_all_uses_with(entry, crops)
+    for joint in group.joints:
+        entry = take(joint.branch, {"scores"})
+        tap = values[f"{joint.trunk}/tap_{joint.tap}"]
+        _check_joint(entry, tap, joint.branch)
+        ir.convenience.replace_all_uses_with(entry, tap)
+    for joint in group.loose:
+        inputs.append(take(joint.branch, {"scores"}))
+    graph = ir.Graph(
+        inputs,
+        [values[name] for name in group.outputs],
+        nodes=nodes,
+        initializers=initializers,
+        opset_imports={"": OPSET},
+        name="graft",
+    )
+    return ir.Model(graph, ir_version=IR_VERSION)
+
+
+def _prefix(graph: ir.Graph, part: str) -> None:
+    """Name everything in a part's graph `<part>/<name>`."""
+    weights = list(graph.initializers.values())
+    graph.initializers.clear()
+    for value in (*graph.inputs, *weights):
+        value.name = f"{part}/{value.name}"
+    for node in graph.all_nodes():
+        node.name = f"{part}/{node.name}"
+        for value in node.outputs:
+            if value.name:  # an unused optional output has none
+                value.name = f"{part}/{value.name}"
+        for attribute in node.attributes.values():
+            _prefix_subgraphs(attribute, part)
+    for value in weights:
+        graph.initializers.add(value)
+
+
+def _prefix_subgraphs(attribute: ir.Attr, part: str) -> None:
+    import onnx_ir as ir
+
+    if attribute.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+        return
+    graphs = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else attribute.as_graphs()
+    for inner in graphs:
+        weights = list(inner.initializers.values())
+        inner.initializers.clear()
+        for value in (*inner.inputs, *weights):
+            value.name = f"{part}/{value.name}"
+        for value in weights:
+            inner.initializers.add(value)
+
+
+def _check_joint(entry: ir.Value, tap: ir.Value, branch: str) -> None:
+    """A branch's input must have the tap's channels, height and width."""
+    if entry.shape is None or tap.shape is None:
+        return
+    wanted, found = list(entry.shape)[1:], list(tap.shape)[1:]
+    if wanted != found:
+        raise PlanCorrupt(f"part {branch}: expected a tap of {wanted} values a crop, the trunk's tap has {found}")

@@ -1,0 +1,117 @@
+"""A group: the parts that share one graph, and what goes into and comes out of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from graftsdk.errors import InputError
+from graftsdk.plan import Manifest
+from graftsdk.plan.strict_json import dump_json
+
+__all__ = ["CROPS", "Group", "Joint", "joints_of", "scores_name", "tap_name"]
+
+CROPS = "crops"
+
+
+@dataclass(frozen=True, order=True)
+class Joint:
+    """Where a branch sits: `branch` (part name) reads tap `tap` of `trunk` (part name)."""
+
+    trunk: str
+    tap: int
+    branch: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parts that are grafted into one graph.
+
+    Attributes:
+        trunks: trunks inside the group, part names.
+        joints: branches whose trunk is inside.
+        taps: (trunk, k) that the group hands out. Only with its trunk inside.
+        loose: branches whose trunk is in another group; each reads its tap as an input.
+    """
+
+    trunks: tuple[str, ...] = ()
+    joints: tuple[Joint, ...] = ()
+    taps: tuple[tuple[str, int], ...] = ()
+    loose: tuple[Joint, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Every part inside, trunks first."""
+        return (*self.trunks, *(joint.branch for joint in (*self.joints, *self.loose)))
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The graph's inputs, and the value that each is fed with."""
+        found = {CROPS: CROPS} if self.trunks else {}
+        for joint in self.loose:
+            found[f"{joint.branch}/tap"] = tap_name(joint.trunk, joint.tap)
+        return found
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The values that the graph gives: taps, then scores."""
+        branches = (joint.branch for joint in (*self.joints, *self.loose))
+        return (*(tap_name(trunk, k) for trunk, k in self.taps), *(scores_name(branch) for branch in branches))
+
+    def key(self, manifest: Manifest) -> str:
+        """SHA-256 over the digests of the parts and how they are joined: 64 hex digits; labels play no part in it."""
+
+        def digest(name: str) -> str:
+            return manifest.parts[name].digest
+
+        content = {
+            "trunks": [digest(name) for name in self.trunks],
+            "joints": [[digest(joint.trunk), joint.tap, digest(joint.branch)] for joint in self.joints],
+            "taps": [[digest(trunk), k] for trunk, k in self.taps],
+            "loose": [digest(joint.branch) for joint in self.loose],
+        }
+        return hashlib.sha256(dump_json(content).encode("utf-8")).hexdigest()
+
+
+def tap_name(trunk: str, k: int) -> str:
+    """The value's name of tap k of a trunk part."""
+    return f"{trunk}/tap_{k}"
+
+
+def scores_name(branch: str) -> str:
+    """The value's name of a branch part's probabilities."""
+    return f"{branch}/scores"
+
+
+def joints_of(manifest: Manifest, labels: Sequence[str] | None = None) -> dict[str, Joint]:
+    """Where the branch of each label sits, in the order asked for (None: every label, in the plan's order).
+
+    Two labels may share one part; it is then computed once.
+
+    Raises:
+        InputError: no label is asked for, one is asked for twice, or the plan has no such label.
+    """
+    if isinstance(labels, str):
+        raise InputError(f"expected a list of labels, found the text {labels!r}; write [{labels!r}]")
+    wanted = manifest.labels if labels is None else tuple(labels)
+    if not wanted:
+        raise InputError("expected at least one label; " + ("the plan has none" if labels is None else "found none"))
+    if len(set(wanted)) != len(wanted):
+        raise InputError(f"expected each label once, found {list(wanted)}")
+    found: dict[str, Joint] = {}
+    homes: dict[str, Joint] = {}
+    for label in wanted:
+        entry = manifest.find(label)
+        if entry is None:
+            raise InputError(f"the plan has no label {label!r}; it has {', '.join(manifest.labels) or 'none'}")
+        tree, branch = entry
+        # Fingerprints make equal parts on two trunks read equal taps: the first home serves both.
+        found[label] = homes.setdefault(branch.part, Joint(tree.trunk, branch.document.tap, branch.part))
+    return found
+
+
+def merged_group(joints: Mapping[str, Joint]) -> Group:
+    """One group of everything that these labels need."""
+    ordered = tuple(sorted(set(joints.values())))
+    return Group(trunks=tuple(sorted({joint.trunk for joint in ordered})), joints=ordered)

@@ -1,0 +1,263 @@
+"""ONNX models as parts, and back: the only place where a part's graph is taken from or written to an ONNX file.
+
+A file is hostile until checked: external data is refused wherever it can hide, before anything is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graftsdk.errors import PlanCorrupt, PlanLimitError, PlanPathError, PlanVersionError
+from graftsdk.files import atomic_write
+from graftsdk.plan.documents import DOCUMENT_KEY, BranchDocument, TrunkDocument, read_document
+from graftsdk.plan.part import EXTERNAL_BYTES, Part
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+__all__ = [
+    "IR_VERSION",
+    "OPSET",
+    "model_from_part",
+    "part_from_model",
+    "read_onnx_part",
+    "read_segmenter_part",
+    "write_onnx_part",
+]
+
+OPSET = 18
+IR_VERSION = 10
+MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
+
+
+def part_from_model(model: ir.Model, role: str) -> Part:
+    """The part that a model makes: weights of 1 KiB and more beside the graph, nothing else than the graph kept.
+
+    The same model gives the same bytes: initialisers are sorted by name, metadata and documentation are dropped.
+    `model` is used up.
+
+    Raises:
+        PlanCorrupt: an initialiser is not finite, has no value, or has a dtype that a plan cannot hold.
+    """
+    import onnx_ir as ir
+
+    tensors: dict[str, np.ndarray[Any, Any]] = {}
+    small: list[ir.Value] = []
+    for name in sorted(model.graph.initializers):
+        value = model.graph.initializers[name]
+        if not value.uses() and not value.is_graph_output():
+            continue
+        if value.const_value is None:
+            raise PlanCorrupt(f"initialiser {name!r}: expected a value, found none")
+        array = np.ascontiguousarray(value.const_value.numpy())
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise PlanCorrupt(f"initialiser {name!r}: expected finite weights, found NaN or infinity; train it again")
+        if array.nbytes >= EXTERNAL_BYTES:
+            array.setflags(write=False)
+            tensors[name] = array
+        else:
+            small.append(value)
+    model.graph.initializers.clear()
+    for value in small:
+        value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)  # type: ignore[union-attr]
+        model.graph.initializers.add(value)
+    _strip(model)
+    try:
+        return _checked(Part(role, ir.to_proto(model).SerializeToString(deterministic=True), tensors))
+    except KeyError as error:
+        raise PlanCorrupt(f"expected weights of a dtype that a plan can hold, found {error}") from error
+
+
+def model_from_part(part: Part) -> ir.Model:
+    """The part as an onnx_ir model; its weights are views of the part's tensors.
+
+    Raises:
+        PlanCorrupt: the graph is not ONNX, or uses external data.
+    """
+    import onnx_ir as ir
+
+    proto = _parse(part.graph, f"part {part.name}")
+    if {tensor.name for tensor in proto.graph.initializer} & set(part.tensors):
+        raise PlanCorrupt(f"part {part.name}: a weight stands both inside and beside its graph")
+    for name, array in part.tensors.items():  # declared without content, so that the graph is valid
+        proto.graph.initializer.add(name=name, dims=array.shape, data_type=ir.DataType.from_numpy(array.dtype).value)
+    model = _deserialise(proto, f"part {part.name}")
+    for name, array in part.tensors.items():
+        model.graph.initializers[name].const_value = ir.Tensor(array, name=name)
+    return model
+
+
+def read_onnx_part(path: str | os.PathLike[str]) -> tuple[Part, TrunkDocument | BranchDocument]:
+    """A trunk or branch that was exported on its own, and its document.
+
+    Raises:
+        PlanPathError: no such file, or external data. PlanVersionError: another opset than 18.
+        PlanCorrupt: not ONNX, no document inside, or a graph that is not what the document says.
+    """
+    where = str(path)
+    proto = _parse(_read(Path(path)), where)
+    opsets = {opset.domain: opset.version for opset in proto.opset_import}
+    if opsets != {"": OPSET} or proto.ir_version > IR_VERSION:
+        raise PlanVersionError(
+            f"{where}: expected opset {OPSET} and IR at most {IR_VERSION}, found {opsets} and {proto.ir_version}; "
+            f"export it again with graftsdk-export"
+        )
+    texts = [entry.value for entry in proto.metadata_props if entry.key == DOCUMENT_KEY]
+    if len(texts) != 1:
+        raise PlanCorrupt(
+            f"{where}: expected an exported trunk or branch with one {DOCUMENT_KEY!r} document in its metadata, "
+            f"found {len(texts)}; write it with graftsdk-export --parts"
+        )
+    document = read_document(texts[0], where)
+    if document.exported is None:
+        raise PlanCorrupt(f"{where}: its document lacks the record of the export; write it with graftsdk-export")
+    part = part_from_model(_deserialise(proto, where), "trunk" if isinstance(document, TrunkDocument) else "branch")
+    check_interface(part, document, where)
+    return part, document
+
+
+def write_onnx_part(path: str | os.PathLike[str], part: Part, document: TrunkDocument | BranchDocument) -> None:
+    """Write a part as one ONNX file that `read_onnx_part` gives back, digest and all."""
+    import onnx_ir as ir
+
+    model = model_from_part(part)
+    model.metadata_props[DOCUMENT_KEY] = document.to_json()
+    content = ir.to_proto(model).SerializeToString(deterministic=True)
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def read_segmenter_part(
+    path: str | os.PathLike[str],
+) -> tuple[Part, dict[str, tuple[int | None, ...]], dict[str, tuple[int | None, ...]], dict[str, str]]:
+    """Any ONNX file as a segmenter part.
+
+    Returns:
+        The part, its inputs and its outputs as name -> shape (None where a side is free), and its metadata.
+
+    Raises:
+        PlanPathError, PlanCorrupt: as `read_onnx_part`.
+    """
+    where = str(path)
+    proto = _parse(_read(Path(path)), where)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    model = _deserialise(proto, where)
+    shapes = [
+        {value.name or "": _shape(value) for value in values} for values in (model.graph.inputs, model.graph.outputs)
+    ]
+    return part_from_model(model, "segmenter"), shapes[0], shapes[1], metadata
+
+
+def check_interface(part: Part, document: TrunkDocument | BranchDocument, where: str) -> None:
+    """Prove that a trunk's or branch's inputs and outputs are what its document says. Raises PlanCorrupt."""
+    model = model_from_part(part)
+    inputs = {value.name: _shape(value) for value in model.graph.inputs}
+    outputs = {value.name: _shape(value) for value in model.graph.outputs}
+    if isinstance(document, TrunkDocument):
+        expected_in = {"crops": (None, 3, *document.crop.size)}
+        expected_out = {f"tap_{k}" for k in range(document.blocks + 1)}
+        fits = inputs == expected_in and set(outputs) == expected_out
+    else:
+        fits = set(inputs) == {"tap"} and outputs == {"scores": (None, len(document.classes))}
+    if not fits:
+        raise PlanCorrupt(
+            f"{where}: expected the inputs and outputs of a {part.role}, found {inputs} and {list(outputs)}"
+        )
+
+
+def _checked(part: Part) -> Part:
+    part.digest  # noqa: B018  computed here, so that a dtype that no plan can hold is found here
+    return part
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise PlanPathError(f"{path}: expected a regular file")
+            if found.st_size > MAX_FILE_BYTES:
+                raise PlanLimitError(f"{path}: expected at most 2 GiB, found {found.st_size} bytes")
+            return file.read(MAX_FILE_BYTES)
+    except OSError as error:
+        raise PlanPathError(f"{path}: expected an ONNX file, found: {error.strerror}") from error
+
+
+def _parse(content: bytes, where: str) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        proto = onnx.ModelProto.FromString(content)
+    except (DecodeError, ValueError, RecursionError) as error:
+        raise PlanCorrupt(f"{where}: expected an ONNX model, found bytes that are none") from error
+    if not proto.HasField("graph") or not proto.graph.output:
+        raise PlanCorrupt(f"{where}: expected an ONNX model with outputs, found none")
+    if proto.functions or proto.training_info:
+        raise PlanCorrupt(f"{where}: expected a plain graph, found functions or training information")
+    for tensor in _tensors(proto.graph, where):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            raise PlanPathError(f"{where}: {tensor.name[:80]!r} names external data; save the model as one file")
+    return proto
+
+
+def _tensors(graph: onnx.GraphProto, where: str) -> Iterator[onnx.TensorProto]:
+    """Every tensor that a graph can hold: initialisers, sparse ones, attributes, subgraphs."""
+    pending, depth = [graph], 0
+    while pending:
+        depth += 1
+        if depth > 64:
+            raise PlanLimitError(f"{where}: expected at most 64 levels of subgraphs")
+        current, pending = pending, []
+        for each in current:
+            yield from each.initializer
+            for sparse in each.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+            for node in each.node:
+                for attribute in node.attribute:
+                    yield from (attribute.t, *attribute.tensors)
+                    for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                        yield from (sparse.values, sparse.indices)
+                    pending += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
+def _deserialise(proto: onnx.ModelProto, where: str) -> ir.Model:
+    import onnx_ir as ir
+
+    try:
+        return ir.from_proto(proto)
+    except Exception as error:  # the library raises many kinds for the many ways in which a graph can be wrong
+        raise PlanCorrupt(f"{where}: expected a valid ONNX graph, found: {error}") from error
+
+
+def _strip(model: ir.Model) -> None:
+    """Drop what does not change a result: producers, metadata, documentation, stack traces."""
+    model.metadata_props.clear()
+    model.producer_name = model.producer_version = model.domain = model.doc_string = None
+    model.model_version = None
+    graph = model.graph
+    graph.metadata_props.clear()
+    graph.doc_string = None
+    graph.name = "part"
+    for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
+        value.metadata_props.clear()
+        value.doc_string = None
+    for node in graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+            value.doc_string = None
+
+
+def _shape(value: ir.Value) -> tuple[int | None, ...]:
+    if value.shape is None:
+        return ()
+    return tuple(side if isinstance(side, int) else None for side in value.shape)
