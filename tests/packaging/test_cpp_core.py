@@ -35,7 +35,7 @@ def test_core_passes_its_tests(tmp_path: Path) -> None:
         *(cmake, "-S", ROOT, "-B", tmp_path, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"),
         *("-DGRAFTSDK_CPP_TESTS=ON", "-DCMAKE_CXX_FLAGS=-Werror", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"),
     )
-    targets = [f"{path.stem}" for path in (ROOT / "cpp_ext/tests").glob("*_test.cpp")]
+    targets = [path.stem for path in (ROOT / "cpp_ext/tests").glob("*_test.cpp")]
     run(cmake, "--build", tmp_path, "--target", *targets)
     printed = run(Path(cmake).with_name("ctest"), "--test-dir", tmp_path, "--no-tests=error", "--output-on-failure")
-    assert f"100% tests passed, 0 tests failed out of {len(targets)}" in printed
+    assert printed.count(" Passed ") == len(targets) > 0, printed
