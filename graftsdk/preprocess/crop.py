@@ -1,0 +1,148 @@
+"""People cut out of an image: the checked way in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graftsdk.errors import DTypeError, ImageTooLarge, InputError, ShapeError
+from graftsdk.plan.cropspec import CropSpec
+from graftsdk.preprocess.boxmasks import BoxMasks, mask_box
+from graftsdk.preprocess.image import Color, check_pixels
+from graftsdk.preprocess.reference import mask_crop_reference
+
+__all__ = ["check_boxes", "check_masks", "mask_boxes", "mask_crop"]
+
+MAX_THREADS = 1024
+MAX_BYTES = 2**31  # of one result: 2,000 crops of 299 x 299; more at once is a mistake, not a batch
+_FARTHEST = 2.0**31  # coordinates beyond it are garbage, and padding them would leave float64's exact range
+
+
+def mask_crop(
+    image: npt.NDArray[np.uint8],
+    boxes: npt.NDArray[Any],
+    masks: npt.NDArray[Any] | BoxMasks | None = None,
+    spec: CropSpec | None = None,
+    color: Color = "bgr",
+    threads: int = 1,
+) -> npt.NDArray[np.float32]:
+    """float32[N, 3, H, W]: one crop a box, in the boxes' order, each ready for the network that `spec` belongs to.
+
+    The image is only read. What is computed: `graftsdk.preprocess.reference`.
+
+    Args:
+        image: uint8[H, W, 3], in the order `color`, any strides.
+        boxes: [N, 4], float or int, xyxy in pixels of the image, half-open; may reach beyond the image.
+        masks: bool[N, H, W] or uint8[N, H, W] (nonzero = person) over the whole image, or N BoxMasks. None: no
+            background is filled, and `spec.box` has no effect.
+        spec: what a crop is.
+        color: the image's channel order, "bgr" or "rgb".
+        threads: how many crops are cut at once; results do not depend on it.
+
+    Raises:
+        InputError: a box that is not finite, has no area or lies outside, or a mask that covers nothing where
+            `spec.box == "mask"` (each names its index); wrong spec, color or threads.
+        DTypeError, ShapeError, LayoutError, ImageTooSmall, ImageTooLarge: as `check_image`; boxes or masks of
+            another dtype or shape.
+    """
+    image = check_pixels(image, color)
+    if not isinstance(spec, CropSpec):
+        raise InputError(f"spec: expected a CropSpec, found {type(spec).__name__}; a plan's is plan.manifest.crop")
+    _check_threads(threads)
+    size = (image.shape[0], image.shape[1])
+    boxes = check_boxes(boxes, size)
+    if masks is not None:
+        masks = check_masks(masks, size, len(boxes))
+        if spec.box == "mask":
+            mask_boxes(masks, size)  # refuses a mask that has no box
+    needed = len(boxes) * 3 * spec.size[0] * spec.size[1] * 4
+    if needed > MAX_BYTES:
+        raise ImageTooLarge(
+            f"crops: expected at most {MAX_BYTES} bytes at once, found {len(boxes)} crops of {needed} bytes; "
+            f"cut them in smaller batches"
+        )
+    return mask_crop_reference(image, boxes, masks, spec, color, int(threads))
+
+
+def mask_boxes(masks: npt.NDArray[Any] | BoxMasks, image_size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """float32[N, 4], xyxy, half-open: the masks' own bounding boxes in an image of `image_size` (H, W).
+
+    Raises:
+        InputError: a mask that covers no pixel of the image; names its index.
+        DTypeError, ShapeError: masks of another dtype or shape.
+    """
+    masks = check_masks(masks, image_size)
+    boxes = np.empty((len(masks), 4), np.float32)
+    for index in range(len(masks)):
+        box = mask_box(masks, index, *image_size)
+        if box is None:
+            raise InputError(f"mask {index}: expected a mask that covers at least one pixel of the image, found none")
+        boxes[index] = box
+    return boxes
+
+
+def check_boxes(boxes: Any, image_size: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """float64[N, 4]: the boxes, each of which shares area with an image of `image_size` (H, W).
+
+    Raises:
+        InputError: not an array, or a box that is not finite, has no area or lies outside; names its index.
+        DTypeError, ShapeError: another dtype than float or int, or not [N, 4].
+    """
+    if isinstance(boxes, (list, tuple)):
+        try:
+            boxes = np.array(boxes) if boxes else np.empty((0, 4))
+        except ValueError as error:
+            raise ShapeError("boxes: expected [N, 4], found rows of different lengths") from error
+    if not isinstance(boxes, np.ndarray) or isinstance(boxes, np.ma.MaskedArray):
+        raise InputError(f"boxes: expected an array [N, 4], found {type(boxes).__name__}")
+    if boxes.dtype.kind not in "fiu":
+        raise DTypeError(f"boxes: expected float or int, found {boxes.dtype.str}")
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ShapeError(f"boxes: expected [N, 4], found {list(boxes.shape)}")
+    wide: npt.NDArray[np.float64] = boxes.astype(np.float64)
+    height, width = image_size
+    for index in range(len(wide)):
+        x0, y0, x1, y1 = wide[index].tolist()
+        if not all(abs(value) <= _FARTHEST for value in (x0, y0, x1, y1)):  # a NaN fails too
+            expected = "finite coordinates"
+        elif not (x0 < x1 and y0 < y1):
+            expected = "x0 < x1 and y0 < y1 (boxes are x0, y0, x1, y1)"
+        elif x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+            expected = f"a part of the image of {width} x {height} (width x height)"
+        else:
+            continue
+        raise InputError(f"box {index}: expected {expected}, found {boxes[index].tolist()}")
+    return wide
+
+
+def check_masks(masks: Any, image_size: tuple[int, int], count: int | None = None) -> npt.NDArray[Any] | BoxMasks:
+    """The masks, of which there are `count`, and which belong to an image of `image_size` (H, W).
+
+    Raises:
+        InputError: not an array or BoxMasks.
+        DTypeError, ShapeError: another dtype than bool or uint8, not [N, H, W], or another number of them.
+    """
+    checked: npt.NDArray[Any] | BoxMasks = masks
+    if not isinstance(masks, BoxMasks):
+        if not isinstance(masks, np.ndarray) or isinstance(masks, np.ma.MaskedArray):
+            raise InputError(f"masks: expected an array [N, H, W] or BoxMasks, found {type(masks).__name__}")
+        if masks.dtype not in (np.bool_, np.uint8):
+            raise DTypeError(
+                f"masks: expected bool or uint8, found {masks.dtype.str}; for probabilities use masks > 0.5, "
+                f"or BoxMasks, which take float32"
+            )
+        if masks.ndim != 3 or masks.shape[1:] != image_size:
+            raise ShapeError(
+                f"masks: expected [N, {image_size[0]}, {image_size[1]}], the image's height and width, "
+                f"found {list(masks.shape)}; masks of another size go into BoxMasks"
+            )
+    if count is not None and len(masks) != count:
+        raise ShapeError(f"masks: expected {count}, one for each box, found {len(masks)}")
+    return checked
+
+
+def _check_threads(threads: Any) -> None:
+    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= MAX_THREADS:
+        raise InputError(f"threads: expected an integer from 1 to {MAX_THREADS}, found {threads!r:.40}")

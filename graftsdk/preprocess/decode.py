@@ -1,0 +1,240 @@
+"""Encoded images to pixels: the one decoder, bounded before it decodes."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile
+
+from graftsdk.errors import DecodeError, GraftError, ImageTooLarge, InputError
+from graftsdk.preprocess.image import Color, check_image, check_size
+
+__all__ = ["IMAGE_SUFFIXES", "MAX_ENCODED_BYTES", "decode_image", "list_images"]
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+MAX_ENCODED_BYTES = 20 * 2**20
+
+_SOURCES = "a path, bytes, a binary file, a PIL image or an array uint8[H, W, 3]"
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_tolerance = threading.Lock()
+
+
+def decode_image(
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | npt.NDArray[np.uint8],
+    color: Color = "bgr",
+) -> npt.NDArray[np.uint8]:
+    """uint8[H, W, 3], BGR, upright: the first frame of an image.
+
+    Files are JPEG, PNG, WebP or BMP by their content, whatever their name, and at most 20 MiB. Size is checked in
+    the header, before pixels are decoded. EXIF orientation is applied; other metadata and colour profiles are
+    ignored. Transparency is blended over black. 16-bit grey is scaled to 8 bits. A file that ends too early is
+    refused, never filled up.
+
+    Args:
+        source: a path, bytes, a binary file, a PIL image or an array uint8[H, W, 3].
+        color: the channel order of an array, "bgr" or "rgb"; of no effect for everything else.
+
+    Raises:
+        InputError: another kind of source, or a file that is missing, not a regular file, or not readable.
+        DecodeError: not one of the four formats, damaged, truncated, or of a pixel type without an 8-bit meaning.
+        ImageTooLarge: more than 20 MiB encoded, a side over 16384 or more than 50 million pixels.
+        ImageTooSmall: a side under 16.
+        DTypeError, ShapeError, LayoutError: an array that is no image (`check_image`).
+    """
+    if isinstance(source, np.ndarray):
+        return check_image(source, color)
+    if color not in ("bgr", "rgb"):
+        raise InputError(f"color: expected 'bgr' or 'rgb', found {color!r:.40}")
+    if isinstance(source, Image.Image):
+        return _pixels(lambda: _check_opened(source))
+    data = _read(source)
+    if len(data) > MAX_ENCODED_BYTES:
+        raise ImageTooLarge(f"image: expected at most {MAX_ENCODED_BYTES} bytes, found more; encode it smaller")
+    return _pixels(lambda: _open(data))
+
+
+def list_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """The files of a folder whose names end like an image's, sorted by name; folders inside it are not entered.
+
+    Raises:
+        InputError: no such folder, or not readable.
+    """
+    try:
+        return sorted(
+            path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"folder: expected a readable folder, found {os.fspath(folder)!r:.200}") from error
+
+
+def _read(source: Any) -> bytes:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source)
+    if isinstance(source, (str, os.PathLike)):
+        return _read_path(source)
+    if not callable(getattr(source, "read", None)):
+        raise InputError(f"image: expected {_SOURCES}, found {type(source).__name__}")
+    try:
+        data = source.read(MAX_ENCODED_BYTES + 1)
+    except (OSError, ValueError, TypeError) as error:  # ValueError: closed, or undecodable text
+        raise InputError(f"image: expected a readable binary file, found one that fails: {error}") from error
+    if not isinstance(data, bytes):
+        raise InputError(f"image: expected a file opened in binary mode, found one that gives {type(data).__name__}")
+    return data
+
+
+def _read_path(path: str | os.PathLike[str]) -> bytes:
+    try:
+        # O_NONBLOCK: opening a pipe must not wait for its writer before it is refused.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                kind = "a folder; list_images gives its files" if stat.S_ISDIR(status.st_mode) else "a special file"
+                raise InputError(f"image: expected a file, found {os.fspath(path)!r:.200}, {kind}")
+            return file.read(MAX_ENCODED_BYTES + 1)
+    except FileNotFoundError as error:
+        raise InputError(f"image: expected a file, found nothing at {os.fspath(path)!r:.200}") from error
+    except IsADirectoryError as error:
+        raise InputError(f"image: expected a file, found {os.fspath(path)!r:.200}, a folder") from error
+    except (OSError, ValueError, TypeError) as error:  # ValueError: a NUL inside
+        raise InputError(f"image: expected a readable file, found {os.fspath(path)!r:.200}") from error
+
+
+def _open(data: bytes) -> Image.Image:
+    """The image, its header read and its size checked, its pixels not decoded.
+
+    Pillow's registry is asked for the one format's class: `Image.open` would give its own answer (a warning, from
+    89 million pixels on) before ours, and would try any plugin that the process has registered.
+    """
+    Image.preinit()
+    if data.startswith(b"\xff\xd8\xff"):
+        name = "JPEG"
+    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+        name = "PNG"
+    elif data.startswith(b"BM"):
+        name = "BMP"
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        name = "WEBP"
+        from PIL import WebPImagePlugin  # noqa: F401  (registers itself; not one of preinit's)
+
+        check_size(*_webp_size(data))  # its decoder allocates the canvas when it is opened
+    else:
+        raise DecodeError(f"image: expected JPEG, PNG, WebP or BMP, found other content ({len(data)} bytes)")
+    image: Image.Image = Image.OPEN[name][0](io.BytesIO(data), "")
+    check_size(image.height, image.width)
+    return image
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """(height, width) in a WebP header."""
+    kind, body = data[12:16], data[20:30]
+    if len(body) < 10:
+        raise DecodeError("image: expected a whole WebP header, found its beginning only")
+    if kind == b"VP8X":  # two 24-bit numbers, less one
+        return int.from_bytes(body[7:10], "little") + 1, int.from_bytes(body[4:7], "little") + 1
+    if kind == b"VP8L":  # 14 bits each, less one, after a signature byte
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    if kind == b"VP8 ":  # 14 bits each, after frame tag and start code
+        width, height = struct.unpack("<HH", body[6:10])
+        return height & 0x3FFF, width & 0x3FFF
+    raise DecodeError("image: expected a WebP image, found a RIFF file without one")
+
+
+def _check_opened(image: Image.Image) -> Image.Image:
+    # An unread file of another format would run its own decoder (EPS: Ghostscript) when its pixels are asked for.
+    if image.format not in (None, "JPEG", "MPO", "PNG", "WEBP", "BMP"):
+        raise DecodeError(
+            f"image: expected a PIL image from JPEG, PNG, WebP or BMP, found {image.format!r:.20}; "
+            f'if you trust its file, pass image.convert("RGB")'
+        )
+    check_size(image.height, image.width)
+    return image
+
+
+def _pixels(opened: Any) -> npt.NDArray[np.uint8]:
+    """uint8[H, W, 3], BGR. The one place where Pillow's errors become ours: its plugins raise almost anything."""
+    import cv2
+
+    try:
+        image: Image.Image = opened()
+        with _strict():
+            image.load()
+        rgb = _upright(_to_rgb(image), image)
+        return np.ascontiguousarray(cv2.cvtColor(np.asarray(rgb), cv2.COLOR_RGB2BGR), dtype=np.uint8)
+    except GraftError:
+        raise
+    except MemoryError as error:
+        raise ImageTooLarge("image: expected enough memory for its pixels, found too little; shrink it") from error
+    except Exception as error:
+        raise DecodeError("image: expected a whole JPEG, PNG, WebP or BMP, found a damaged or truncated one") from error
+
+
+@contextmanager
+def _strict() -> Iterator[None]:
+    """Other libraries let Pillow fill truncated files with grey for the whole process; here they are refused."""
+    if not ImageFile.LOAD_TRUNCATED_IMAGES:
+        yield
+        return
+    with _tolerance:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = True
+
+
+def _upright(image: Image.Image, source: Image.Image) -> Image.Image:
+    """The image turned as the source's EXIF says; unreadable EXIF says nothing."""
+    try:
+        orientation = source.getexif().get(_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001  (parsers of hostile metadata raise almost anything; pixels are intact)
+        orientation = 1
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """The image as RGB: 16-bit grey scaled, transparency blended over black."""
+    if image.mode.startswith("I"):
+        return _grey_to_rgb(image)
+    if image.mode == "F":
+        raise DecodeError("image: expected 8 or 16 bits a channel, found floats; scale it to 0..255 first")
+    if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
+        if image.mode == "La":
+            image = image.convert("LA")
+        rgba = image.convert("RGBA")
+        black = Image.new("RGB", image.size)
+        black.paste(rgba.convert("RGB"), mask=rgba.getchannel("A"))
+        return black
+    return image.convert("RGB")
+
+
+def _grey_to_rgb(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int32)
+    if values.min() < 0 or values.max() > 65535:
+        raise DecodeError("image: expected grey values of 16 bits, found others; scale them to 0..255 first")
+    grey = ((values + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        grey[values == key] = 0
+    return Image.fromarray(grey).convert("RGB")
