@@ -1,0 +1,76 @@
+"""What a segmenter's adapter gives: people in an image."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from graftsdk.preprocess.boxmasks import BoxMasks
+
+if TYPE_CHECKING:
+    from graftsdk.plan.manifest import SegmenterInfo
+
+__all__ = ["MAX_PERSONS", "Adapter", "Instances"]
+
+MAX_PERSONS = 1000  # in one image; those with the highest scores stay
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """The people that a segmenter found, by falling score.
+
+    Attributes:
+        boxes: float32[N, 4], xyxy in pixels of the image, half-open, inside the image, each with an area.
+        scores: float32[N], 0..1.
+        masks: N BoxMasks that each cover at least one pixel of the image, or None where the network gives none.
+            A mask's extent may reach beyond its box by a cell of its own resolution.
+        truncated: True where more than MAX_PERSONS were found.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    masks: BoxMasks | None
+    truncated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+class Adapter(ABC):
+    """How one family of segmentation networks wants its images and says what it found.
+
+    Args:
+        info: what the manifest says of the segmenter.
+    """
+
+    family: ClassVar[str]
+
+    def __init__(self, info: SegmenterInfo) -> None:
+        self.info = info
+
+    @abstractmethod
+    def prepare(self, image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], Any]:
+        """(the network's input float32[1, 3, h, w], the geometry that `decode` needs).
+
+        Args:
+            image: uint8[H, W, 3], BGR, as `check_image` returns it.
+        """
+
+    @abstractmethod
+    def decode(self, outputs: Sequence[npt.NDArray[Any]], geometry: Any, min_score: float | None = None) -> Instances:
+        """The people in one image.
+
+        Args:
+            outputs: the network's outputs for one image, in the order of the segmenter's `outputs`.
+            geometry: what `prepare` gave with that image.
+            min_score: the least score, 0..1, in place of the segmenter's own.
+
+        Raises:
+            NonFiniteOutput: a NaN or an infinite value among the outputs.
+            ShapeError: outputs of other shapes than the segmenter announced.
+        """
