@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import cv2
@@ -91,7 +91,8 @@ def encode(picture: Pixels, suffix: str) -> bytes:
     Raises:
         InputError: the kind of file cannot hold it (WebP ends at 16383 pixels a side, JPEG at 65500).
     """
-    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix in (".jpg", ".jpeg") else []
+    qualities = {".jpg": cv2.IMWRITE_JPEG_QUALITY, ".jpeg": cv2.IMWRITE_JPEG_QUALITY, ".webp": cv2.IMWRITE_WEBP_QUALITY}
+    options = [qualities[suffix], 95] if suffix in qualities else []
     try:
         done, content = cv2.imencode(suffix, picture, options)
     except cv2.error as error:
@@ -112,7 +113,7 @@ def color_of(index: int) -> Color:
 def _scale(picture: Pixels) -> float:
     """One length for the picture: its root area, held back where it is a strip."""
     height, width = picture.shape[:2]
-    return min(math.sqrt(height * width), 4.0 * min(height, width))
+    return float(min(math.sqrt(height * width), 4.0 * min(height, width)))
 
 
 def _font_size(picture: Pixels, persons: int) -> int:
@@ -140,16 +141,15 @@ def _draw_mask(picture: Pixels, person: Person, thick: int) -> None:
         return
     if mask.shape != picture.shape[:2]:
         raise ShapeError(f"person {person.index}: expected a mask {picture.shape[:2]}, found {mask.shape}")
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
+    x, y, wide, high = cv2.boundingRect(mask.view(np.uint8))
+    if not wide:
         return
-    y1, y2, x1, x2 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-    inside = np.ascontiguousarray(mask[y1:y2, x1:x2])
-    view = picture[y1:y2, x1:x2]
+    inside = np.ascontiguousarray(mask[y : y + high, x : x + wide])
+    view = picture[y : y + high, x : x + wide]
     color = color_of(person.index)
-    tint = np.array(color, np.float32) * MASK_ALPHA
-    view[inside] = (view[inside] * (1.0 - MASK_ALPHA) + tint + 0.5).astype(np.uint8)
-    contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    tinted = cv2.addWeighted(view, 1.0 - MASK_ALPHA, np.full_like(view, color), MASK_ALPHA, 0.0)
+    view[inside] = tinted[inside]
+    contours, _ = cv2.findContours(inside.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     canvas = np.ascontiguousarray(view)
     cv2.drawContours(canvas, contours, -1, color, thick, cv2.LINE_AA)
     view[...] = canvas
@@ -172,6 +172,7 @@ class Style:
     line: int  # height of a line in pixels
     area: float  # pixels that one tag may cover
     width: int  # pixels that one tag may be wide
+    measured: dict[str, int] = field(default_factory=dict, repr=False)  # a label is measured once, not once a person
 
     @property
     def pad(self) -> int:
@@ -180,7 +181,9 @@ class Style:
 
     def measure(self, text: str) -> int:
         """The text's width in pixels."""
-        return math.ceil(self.font.getlength(text))
+        if text not in self.measured:
+            self.measured[text] = math.ceil(self.font.getlength(text))
+        return self.measured[text]
 
 
 def _draw_tags(picture: Pixels, persons: Sequence[Person], labels: Sequence[str] | None, size: int) -> None:
@@ -233,12 +236,16 @@ def _shortened(text: str) -> str:
 def _wrap(texts: Sequence[str], room: int, style: Style) -> list[str]:
     """The texts, joined by commas, in lines of at most `room` pixels; a text too wide for one has its own line."""
     lines: list[str] = []
+    used = 0
     for text in texts:
-        joined = f"{lines[-1]}, {text}" if lines else text
-        if lines and style.measure(joined) <= room:
-            lines[-1] = joined
+        wide = style.measure(text)
+        more = used + style.measure(", ") + wide
+        if lines and more <= room:
+            lines[-1] += f", {text}"
+            used = more
         else:
             lines.append(text)
+            used = wide
     return lines
 
 
