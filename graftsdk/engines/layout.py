@@ -9,8 +9,9 @@ from graftsdk.errors import InputError
 from graftsdk.engines.base import Graph
 from graftsdk.graft import Group, Joint, externalize, graft_group, merged_group
 from graftsdk.plan import Plan
+from graftsdk.plan.onnx_part import model_from_part
 
-__all__ = ["LAYOUTS", "Layout", "graphs_of", "partition"]
+__all__ = ["LAYOUTS", "Layout", "graphs_of", "partition", "segmenter_graph"]
 
 Layout = Literal["merged", "split"]
 LAYOUTS: tuple[Layout, ...] = ("merged", "split")
@@ -41,6 +42,23 @@ def partition(joints: Mapping[str, Joint], layout: str) -> tuple[Group, ...]:
 def graphs_of(plan: Plan, groups: tuple[Group, ...]) -> list[Graph]:
     """The groups as graphs that an engine compiles; each is grafted only when it has to be compiled."""
     return [_graph(plan, group) for group in groups]
+
+
+def segmenter_graph(plan: Plan) -> Graph:
+    """The plan's segmenter as a graph of its own; its values keep the names that the manifest gives.
+
+    Raises:
+        InputError: the plan has none.
+    """
+    info = plan.manifest.segmenter
+    if info is None:
+        raise InputError("the plan has no segmenter; export it with --segmenter, or bring masks or boxes")
+    return Graph(
+        key=plan.manifest.parts[info.part].digest,
+        inputs={info.input: info.input},
+        outputs=info.outputs,
+        load=lambda: externalize(model_from_part(plan.parts[info.part])),
+    )
 
 
 def _graph(plan: Plan, group: Group) -> Graph:
