@@ -1,0 +1,157 @@
+"""Opens graphs on a device: from the engine cache where they are there, compiled where not."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+from graftsdk._native import cpu_features
+from graftsdk.engines import onnxruntime as runtime
+from graftsdk.engines.base import Engine, Graph
+from graftsdk.engines.cache import Cache
+from graftsdk.engines.threads import check_threads, default_threads, shared_threads
+from graftsdk.errors import EngineBuildError, EngineIncompatible, InputError
+
+__all__ = ["open_engine"]
+
+_log = logging.getLogger("graftsdk")
+
+
+def open_engine(
+    graphs: Sequence[Graph],
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    cache: bool | Cache = True,
+    max_batch: int = 8,
+) -> Engine:
+    """An engine that runs `graphs`, in this order; a value that one gives may feed a later one.
+
+    What is not in the engine cache is compiled now, with one log line and, on a terminal, a progress bar.
+
+    Args:
+        graphs: what to run; see `Graph`.
+        device: "cpu", "cuda" (never falls back), or "auto": "cuda" where it works, else "cpu".
+        threads: how many threads each graph runs on; None for `default_threads()`.
+        cache: the engine cache, this user's by default; False compiles for this process only.
+        max_batch: most rows run at once; memory grows with it.
+
+    Raises:
+        InputError: an argument that cannot be used.
+        EngineBuildError: the runtime refuses a graph.
+        EngineIncompatible: the device does not work here; says what to install.
+        EngineForked: the process was forked from one that shares its threads.
+        MissingDependency: onnxruntime is not at hand.
+        PlanPathError: the engine cache belongs to someone else, or others may write to it.
+    """
+    if isinstance(max_batch, bool) or not isinstance(max_batch, int) or not 1 <= max_batch <= 1024:
+        raise InputError(f"max_batch: expected an integer from 1 to 1024, found {max_batch!r:.80}")
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device: expected 'auto', 'cpu' or 'cuda', found {device!r:.80}")
+    count = check_threads(threads, shared_threads()) or shared_threads() or default_threads()
+    store = Cache() if cache is True else cache or None
+    return _OnnxRuntimeEngine(graphs, _device(device), count, store, max_batch)
+
+
+def _device(asked: str) -> str:
+    if asked == "cpu":
+        return "cpu"
+    problem = runtime.cuda_problem()
+    if problem is not None and asked == "cuda":
+        raise EngineIncompatible(problem)
+    return "cpu" if problem is not None else "cuda"
+
+
+class _OnnxRuntimeEngine(Engine):
+    def __init__(self, graphs: Sequence[Graph], device: str, threads: int, cache: Cache | None, max_batch: int) -> None:
+        self._graphs = tuple(graphs)
+        self._threads = threads
+        self._cache = cache
+        super().__init__(self._graphs, device=device, max_batch=max_batch)
+
+    def _open(self) -> tuple[tuple[runtime.Session, ...], bool]:
+        found = [self._open_stored(graph) for graph in self._graphs]
+        missing = found.count(None)
+        if missing:
+            _log.info("compiling %d of %d graphs for %s", missing, len(found), self.device)
+        sessions = []
+        with _progress(missing) as step:
+            for graph, session in zip(self._graphs, found, strict=True):
+                if session is None:
+                    session = self._compile(graph)
+                    step()
+                sessions.append(session)
+        return tuple(sessions), missing > 0
+
+    def _open_stored(self, graph: Graph) -> runtime.Session | None:
+        """The graph from the cache; None where it must be compiled."""
+        if self._cache is None:
+            return None
+        key = self._key(graph)
+        try:
+            found = self._cache.find(key)
+            if found is None:
+                why = self._cache.explain(key)
+                if why is not None:
+                    _log.info("engine cache: graph %s is there, but for another machine or runtime: %s", graph.key, why)
+                return None
+        except OSError as error:
+            self._do_without_cache(error)
+            return None
+        entry, model = found
+        try:
+            return runtime.open_compiled(graph, model, entry.path, self.device, self._threads)
+        except EngineBuildError as error:
+            self._cache.discard(entry, str(error))
+            return None
+
+    def _compile(self, graph: Graph) -> runtime.Session:
+        """The graph, compiled into the cache and opened from there; for this process only where that fails."""
+        failure: Exception | None = None
+        if self._cache is not None:
+            try:
+                with self._cache.build(self._key(graph)) as folder:
+                    runtime.compile_graph(graph, folder, self.device, self._threads)
+                stored = self._open_stored(graph)
+                if stored is not None:
+                    return stored
+            except OSError as error:
+                failure = error
+            except EngineBuildError as error:  # a bad graph, or a full disk, which the runtime does not tell apart
+                failure = error
+        session = runtime.open_uncompiled(graph, self.device, self._threads)
+        if failure is not None:
+            self._do_without_cache(failure)
+        return session
+
+    def _key(self, graph: Graph) -> dict[str, str]:
+        return {
+            "graph": graph.key,
+            "device": self.device,
+            "cpu": " ".join(cpu_features()),
+            "precision": "float32",
+            "runtime": runtime.version(),
+        }
+
+    def _do_without_cache(self, error: Exception) -> None:
+        if self._cache is not None:
+            _log.warning(
+                "engine cache: %s cannot be used (%s: %s); graphs are compiled for this process only, each time",
+                self._cache.root,
+                type(error).__name__,
+                error,
+            )
+            self._cache = None
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[], object]]:
+    """A step to call for each graph compiled; a bar on stderr where that is a terminal."""
+    if total == 0:
+        yield lambda: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc="compiling", unit="graph", disable=None) as bar:
+        yield bar.update
