@@ -1,0 +1,61 @@
+"""Every code block of the README runs as it stands, in order, in one folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from graftsdk.export import export_plan
+from graftsdk.models import Branch, Trunk
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"^```(python|sh)\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the two files that the README takes for granted: a plan and a photograph."""
+    folder = tmp_path_factory.mktemp("readme")
+    trunk = Trunk.create("resnet18", input_size=(96, 64), width=0.25, seed=0)
+    trunk.save(folder / "t.safetensors")
+    Branch.create(trunk, label="child", tap=5).save(folder / "c.safetensors")
+    Branch.create(trunk, label="gender", classes=("female", "male"), tap=8).save(folder / "g.safetensors")
+    export_plan(
+        folder / "engine.plan",
+        trunk=folder / "t.safetensors",
+        branches=[folder / "c.safetensors", folder / "g.safetensors"],
+    )
+    pixels = np.random.default_rng(0).integers(0, 255, (120, 90, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "lobby.jpg")
+    return folder
+
+
+def test_blocks(folder: Path) -> None:
+    assert [kind for kind, _ in BLOCKS].count("sh") >= 2
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for kind, text in BLOCKS:
+        command = [sys.executable, "-c", text] if kind == "python" else ["sh", "-e", "-c", text]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    assert (folder / "out.jpg").stat().st_size > 0
+    assert (folder / "pictures" / "lobby.jpg").stat().st_size > 0
+
+
+def test_links() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", README.read_text("utf-8"))
+    assert targets
+    missing = [target for target in targets if not (README.parent / target).exists()]
+    assert missing == []
+
+
+def test_named_make_targets_exist() -> None:
+    makefile = (README.parent / "Makefile").read_text("utf-8")
+    for target in re.findall(r"^    make (\w+)", README.read_text("utf-8"), re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
