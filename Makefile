@@ -13,7 +13,7 @@ export PYTHONSAFEPATH := 1
 
 # Folders are listed too: their times change when a file is removed.
 SOURCES := $(shell find graftsdk export cpp_ext \( -name __pycache__ -o -name '*.so' \) -prune -o -print) \
-	setup.py CMakeLists.txt pyproject.toml LICENSE README.md CHANGELOG.md SECURITY.md CITATION.cff
+	setup.py CMakeLists.txt pyproject.toml LICENSE README.md CHANGELOG.md SECURITY.md CITATION.cff MANIFEST.in
 
 TOOLS := $(VENV)/.tools
 WHEEL := $(BUILD)/wheel/.built
