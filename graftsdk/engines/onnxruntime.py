@@ -9,6 +9,7 @@ result 1.34 and 1.05 times the weights (compiling session: 1.65 and 1.17).
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,16 @@ from graftsdk.engines.runtime_errors import runtime_errors
 from graftsdk.engines.threads import enter_session
 from graftsdk.errors import EngineBuildError, EngineIncompatible, MissingDependency
 
-__all__ = ["Session", "compile_graph", "cuda_problem", "open_compiled", "open_uncompiled", "set_global_pool", "version"]
+__all__ = [
+    "Session",
+    "compile_graph",
+    "cuda_problem",
+    "give_back_memory",
+    "open_compiled",
+    "open_uncompiled",
+    "set_global_pool",
+    "version",
+]
 
 # `onnxruntime` and `onnxruntime-gpu` write to one folder: the last one installed wins, silently (onnxruntime #26996).
 _REPAIR = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
@@ -61,7 +71,7 @@ class Session:
         self.outputs = _ports(session.get_outputs(), list(graph.outputs))
 
     def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
-        with runtime_errors("running a graph"):
+        with runtime_errors("running a graph", running=True):
             return list(self._session.run(list(names), dict(feeds)))
 
 
@@ -74,14 +84,11 @@ def set_global_pool(threads: int) -> None:
     """Make one pool of `threads` threads for every later session of the process.
 
     Raises:
-        EngineIncompatible: other code has opened a session already.
+        EngineBuildError: the runtime refuses it.
     """
-    try:
-        _onnxruntime().set_global_thread_pool_sizes(threads, 1)
-    except RuntimeError as error:
-        raise EngineIncompatible(
-            f"share_threads({threads}): expected no session yet, ONNX Runtime says {error}; call it before the first"
-        ) from error
+    ort = _onnxruntime()
+    with runtime_errors(f"share_threads({threads})"):
+        ort.set_global_thread_pool_sizes(threads, 1)
 
 
 def cuda_problem() -> str | None:
@@ -129,6 +136,13 @@ def open_uncompiled(graph: Graph, device: str, threads: int) -> Session:
     """The graph, compiled for this process only."""
     model, weights = _load(graph)
     return Session(_session(model, device, threads, optimise=True, weights=weights), graph, weights)
+
+
+def give_back_memory() -> None:
+    """Return what compiling freed to the system: 189 MB after InceptionV3, in 0.03 s (measured, glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl needs it not
+    if trim is not None:
+        trim(0)
 
 
 def _load(graph: Graph) -> tuple[bytes, dict[str, Any]]:

@@ -82,6 +82,8 @@ class _OnnxRuntimeEngine(Engine):
                     session = self._compile(graph)
                     step()
                 sessions.append(session)
+        if missing:
+            runtime.give_back_memory()
         return tuple(sessions), missing > 0
 
     def _open_stored(self, graph: Graph) -> runtime.Session | None:

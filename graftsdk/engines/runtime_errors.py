@@ -36,7 +36,7 @@ _OUT_OF_MEMORY = ("bad allocation", "bad_alloc", "out of memory", "failed to all
 
 
 @contextlib.contextmanager
-def runtime_errors(doing: str) -> Iterator[None]:
+def runtime_errors(doing: str, *, running: bool = False) -> Iterator[None]:
     """Raise what the runtime raises inside the block as a leaf of EngineError; `doing` opens the message.
 
     Raises:
@@ -48,13 +48,13 @@ def runtime_errors(doing: str) -> Iterator[None]:
     except GraftError:
         raise
     except Exception as error:
-        mapped = engine_error(error, doing)
+        mapped = engine_error(error, doing, running=running)
         if mapped is None:
             raise
         raise mapped from error
 
 
-def engine_error(error: Exception, doing: str) -> GraftError | None:
+def engine_error(error: Exception, doing: str, *, running: bool = False) -> GraftError | None:
     """Our error for one of the runtime's; None for one that is not the runtime's."""
     text = " ".join(str(error).split())[:600]
     if isinstance(error, MemoryError) or any(phrase in text.lower() for phrase in _OUT_OF_MEMORY):
@@ -62,7 +62,7 @@ def engine_error(error: Exception, doing: str) -> GraftError | None:
     kind: type[GraftError] | None = None
     if type(error).__module__.startswith("onnxruntime."):
         kind = KNOWN.get(type(error).__name__, EngineError)
-        if kind is EngineBuildError and doing.startswith("run") and type(error).__name__ == "InvalidArgument":
+        if running and type(error).__name__ == "InvalidArgument":
             kind = InputError
     elif isinstance(error, _BUILTIN):
         kind = EngineBuildError

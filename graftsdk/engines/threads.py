@@ -29,14 +29,14 @@ def default_threads(root: str | os.PathLike[str] = "/") -> int:
 
 
 def share_threads(n: int) -> None:
-    """Make all engines of this process run on one pool of `n` threads. Call it before the first session.
+    """Make all engines of this process run on one pool of `n` threads. Call it before the first engine is opened.
 
     ONNX Runtime then refuses every default `InferenceSession` that other code makes in this process, the pool
     cannot be resized, and a forked child has none of its threads (use spawn).
 
     Raises:
         InputError: `n` is not a number of threads.
-        EngineIncompatible: a session was opened already, or the pool has another size.
+        EngineIncompatible: an engine was opened already, or the pool has another size.
         MissingDependency: onnxruntime is not at hand.
     """
     global _shared
@@ -50,7 +50,7 @@ def share_threads(n: int) -> None:
             )
         if _opened:
             raise EngineIncompatible(
-                f"share_threads({n}): expected no session yet, found one; call it before the first"
+                f"share_threads({n}): expected no session yet, found one; call it before the first engine is opened"
             )
         from graftsdk.engines.onnxruntime import set_global_pool
 
