@@ -1,0 +1,62 @@
+"""The plans that are measured: InceptionV3 at 299x299 with random weights. Built once into a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from graftsdk.export import export_plan
+from graftsdk.models import Branch, Trunk
+
+SIZE = (299, 299)
+# The reference plan: nine branches at tap 9, five at tap 8, two at tap 10, one at tap 6, and `child`.
+TAPS = (9, 9, 9, 9, 9, 9, 9, 9, 9, 8, 8, 8, 8, 8, 10, 10, 6)
+
+
+@dataclass(frozen=True)
+class Plans:
+    """Paths: 18 labels at three widths of their own blocks, 18 heads on the last tap, one whole network, 19 labels."""
+
+    full: Path
+    half: Path
+    quarter: Path
+    heads: Path
+    one: Path
+    nineteen: Path
+
+
+def build(folder: Path) -> Plans:
+    """The plans in `folder`; those that are there already are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = Plans(*(folder / f"{name}.plan" for name in Plans.__annotations__))
+    wanted = {
+        found.full: lambda trunk: reference(trunk, 1.0),
+        found.half: lambda trunk: reference(trunk, 0.5),
+        found.quarter: lambda trunk: reference(trunk, 0.25),
+        found.heads: lambda trunk: [Branch.create(trunk, f"label{i}", tap=11, seed=i) for i in range(18)],
+        found.one: lambda trunk: [Branch.create(trunk, "label", tap=11)],
+        found.nineteen: lambda trunk: [*reference(trunk, 1.0), Branch.create(trunk, "new", tap=9, seed=99)],
+    }
+    if all(path.exists() for path in wanted):
+        return found
+    trunk = Trunk.create("inception_v3", input_size=SIZE, seed=0)
+    trunk.save(folder / "trunk.safetensors")
+    for path, make in wanted.items():
+        if path.exists():
+            continue
+        branches = []
+        for branch in make(trunk):
+            branches.append(folder / f"{branch.label}.safetensors")
+            branch.save(branches[-1])
+        print(f"exporting {path.name}: {len(branches)} labels", flush=True)
+        export_plan(path, trunk=folder / "trunk.safetensors", branches=branches)
+        for checkpoint in branches:
+            checkpoint.unlink()
+    return found
+
+
+def reference(trunk: Trunk, width: float) -> list[Branch]:
+    """The branches of the reference plan, their own blocks at `width`."""
+    branches = [Branch.create(trunk, f"label{i}", tap=tap, width=width, seed=i) for i, tap in enumerate(TAPS)]
+    child = Branch.create(trunk, "child", tap=6, until=8, pooling="bilinear", width=width, seed=17)
+    return [*branches, child]
