@@ -23,6 +23,7 @@ __all__ = ["IMAGE_SUFFIXES", "MAX_ENCODED_BYTES", "decode_image", "list_images"]
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 MAX_ENCODED_BYTES = 20 * 2**20
+_MAX_PNG_CHUNKS = 65_536  # the limit of 20 MiB in chunks of 320 bytes; encoders write 8 KiB and more
 
 _SOURCES = "a path, bytes, a binary file, a PIL image or an array uint8[H, W, 3]"
 _ORIENTATION = 0x0112
@@ -130,6 +131,7 @@ def _open(data: bytes) -> Image.Image:
         name = "JPEG"
     elif data.startswith(b"\x89PNG\r\n\x1a\n"):
         name = "PNG"
+        _check_png_end(data)
     elif data.startswith(b"BM"):
         name = "BMP"
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -142,6 +144,19 @@ def _open(data: bytes) -> Image.Image:
     image: Image.Image = Image.OPEN[name][0](io.BytesIO(data), "")
     check_size(image.height, image.width)
     return image
+
+
+def _check_png_end(data: bytes) -> None:
+    """Refuse a PNG without its last chunk: Pillow stops looking once it has the pixels."""
+    start = 8
+    for _ in range(_MAX_PNG_CHUNKS):
+        length, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
+        start += 12 + length
+        if start > len(data):
+            raise DecodeError(f"image: expected a whole PNG, found one cut off after {len(data)} bytes")
+        if kind == b"IEND":
+            return
+    raise DecodeError(f"image: expected a PNG of at most {_MAX_PNG_CHUNKS} chunks, found more; encode it anew")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

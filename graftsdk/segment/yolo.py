@@ -174,10 +174,14 @@ def _mask(coefficients: Float32, prototypes: Float32, box: Float32) -> tuple[Flo
     x0, y0, x1, y1 = (box.astype(np.float64) / PROTOTYPE_STRIDE).tolist()
     left, top = int(np.clip(np.floor(x0), 0, width - 1)), int(np.clip(np.floor(y0), 0, height - 1))
     right, bottom = int(np.clip(np.ceil(x1), left + 1, width)), int(np.clip(np.ceil(y1), top + 1, height))
-    cut = prototypes[:, top:bottom, left:right].reshape(COEFFICIENTS, -1)
-    logits = np.clip(coefficients @ cut, -60.0, 60.0)  # beyond it exp leaves float32, and the sigmoid is 0 or 1
-    values = (1.0 / (1.0 + np.exp(-logits))).astype(np.float32)
-    return values.reshape(bottom - top, right - left), (left, top, right, bottom)
+    cut = prototypes[:, top:bottom, left:right]
+    # Not `@`: on so small a product BLAS threads wait for cores that the runtime's own threads are still spinning on.
+    logits = np.zeros(cut.shape[1:], np.float32)
+    for coefficient, prototype in zip(coefficients, cut, strict=True):
+        logits += coefficient * prototype
+    np.clip(logits, -60.0, 60.0, out=logits)  # beyond it exp leaves float32, and the sigmoid is 0 or 1
+    values = (np.float32(1.0) / (np.float32(1.0) + np.exp(-logits))).astype(np.float32)
+    return values, (left, top, right, bottom)
 
 
 def _covers_something(array: Float32, extent: npt.NDArray[np.float64], geometry: Letterbox) -> bool:

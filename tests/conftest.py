@@ -1,0 +1,28 @@
+"""What every test may use: the optional data folder beside the checkout, seeded numbers, repeatable properties."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# The same examples in every run; the time of one example depends on the machine and proves nothing.
+settings.register_profile("graftsdk", derandomize=True, deadline=None, max_examples=100)
+settings.load_profile("graftsdk")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder `shared` beside the checkout: real photographs, data sets and models that are never shipped."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs the data folder ../shared beside the checkout, which is not part of the project")
+    return folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Seeded numbers, the same in every run of the test that asks for them."""
+    return np.random.default_rng(0)
