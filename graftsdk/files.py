@@ -1,12 +1,16 @@
 """The one way in which graftsdk writes files: whole or not at all.
 
 A temporary file in the target's own folder, write, flush, fsync, rename, fsync of the folder. A killed writer
-leaves at most its temporary file, which the next writer of the same target removes.
+leaves at most its temporary file, which the next writer of the same target removes. A writer at work holds a lock
+on its temporary file, by which it is told from a killed one; process ids could not tell, since containers that
+share a folder share no ids.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import re
 import secrets
@@ -31,13 +35,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     target = Path(path)
     check_target(target)
     _remove_stale(target)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    except PermissionError as error:
-        raise PlanPathError(f"{target}: expected a folder that can be written, found {error.strerror}") from error
+    descriptor, temporary = _open_temporary(target)
     try:
         with os.fdopen(descriptor, "r+b") as file:
+            with contextlib.suppress(FileNotFoundError):  # a private file stays private
+                os.fchmod(file.fileno(), stat.S_IMODE(os.stat(target, follow_symlinks=False).st_mode))
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -68,28 +70,49 @@ def check_target(target: Path) -> None:
         raise PlanPathError(f"{target}: expected a file with one name, found {found.st_nlink} hard links")
 
 
+def _open_temporary(target: Path) -> tuple[int, Path]:
+    while True:
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+        try:
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise PlanPathError(f"{target}: expected a folder that can be written, found: {error}") from error
+            raise
+        with contextlib.suppress(OSError):  # a file system without locks: nobody removes anything there
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, temporary
+        os.close(descriptor)  # another writer took it for a dead one's before it was locked
+
+
 def _remove_stale(target: Path) -> None:
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.(\d+)\.[0-9a-f]{{8}}\.tmp")
-    for entry in os.scandir(target.parent):
-        match = pattern.fullmatch(entry.name)
-        if match is not None and not _alive(int(match[1])):
-            with contextlib.suppress(OSError):
-                os.unlink(entry.path)
-
-
-def _alive(pid: int) -> bool:
+    """Remove the temporary files of killed writers of `target`: those that nobody holds a lock on."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.\d+\.[0-9a-f]{{8}}\.tmp")
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
+        names = [name for name in os.listdir(target.parent) if pattern.fullmatch(name)]
+    except PermissionError:  # a folder that can be written but not listed
+        return
+    for name in names:
+        with contextlib.suppress(OSError):  # gone, locked or not ours: left to its owner
+            _remove_unlocked(target.with_name(name))
+
+
+def _remove_unlocked(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)
+    finally:
+        os.close(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that sync no folders
+            raise
     finally:
         os.close(descriptor)

@@ -31,7 +31,17 @@ def externalize(model: ir.Model) -> tuple[bytes, dict[str, np.ndarray[Any, Any]]
         weights[name] = tensor.numpy()
         kept[name] = tensor
         value.const_value = ir.ExternalTensor(
-            "weights", offset=0, length=tensor.nbytes, dtype=tensor.dtype, shape=ir.Shape(tensor.shape), name=name
+            "weights",
+            offset=0,
+            length=tensor.nbytes,
+            dtype=tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=name,
+            offset=0,
+            length=tensor.nbytes,
+            dtype=tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=name,
         )
     try:
         content = ir.to_proto(model).SerializeToString(deterministic=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from graftsdk.errors import PlanCorrupt
 from graftsdk.graft.group import CROPS, Group, joints_of, merged_group
 from graftsdk.graft.prune import prune
-from graftsdk.plan import Plan
-from graftsdk.plan.onnx_part import IR_VERSION, OPSET, model_from_part
+from graftsdk.plan import BranchDocument, Plan, TrunkDocument
+from graftsdk.plan.onnx_part import IR_VERSION, OPSET, check_graph, model_from_part
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -32,11 +32,12 @@ def graft(plan: Plan, labels: Sequence[str] | None = None) -> ir.Model:
 def graft_group(plan: Plan, group: Group) -> ir.Model:
     """The graph of one group, see `Group` for its inputs and outputs.
 
-    Requires: parts that are in the plan. Ensures: every value, node and initialiser is named `<part>/<its name>`,
+    Requires: parts that trees of the plan use. Ensures: every value, node and initialiser is named `<part>/<its name>`,
     except the input `crops`; only what the outputs need is inside; a branch's nodes stand together.
     """
     import onnx_ir as ir
 
+    documents = _documents(plan)
     crops: ir.Value | None = None
     nodes: list[ir.Node] = []
     initializers: list[ir.Value] = []
@@ -45,10 +46,11 @@ def graft_group(plan: Plan, group: Group) -> ir.Model:
 
     def take(name: str, outputs: set[str]) -> ir.Value:
         """Move a part's pruned graph in; its one input value, detached from the graph it came from."""
-        scion = model_from_part(plan.parts[name]).graph
+        model = model_from_part(plan.parts[name])
+        for document in documents[name]:
+            check_graph(model, document, f"part {name}")
+        scion = model.graph
         prune(scion, outputs)
-        if len(scion.inputs) != 1:
-            raise PlanCorrupt(f"part {name}: expected one input, found {len(scion.inputs)}")
         entry = scion.inputs[0]
         _prefix(scion, name)
         moved, weights = list(scion), list(scion.initializers.values())
@@ -91,6 +93,16 @@ def graft_group(plan: Plan, group: Group) -> ir.Model:
     return ir.Model(graph, ir_version=IR_VERSION)
 
 
+def _documents(plan: Plan) -> dict[str, list[TrunkDocument | BranchDocument]]:
+    """What the plan says of each part; a part may serve several labels."""
+    found: dict[str, list[TrunkDocument | BranchDocument]] = {}
+    for tree in plan.manifest.trees:
+        found.setdefault(tree.trunk, []).append(tree.document)
+        for branch in tree.branches:
+            found.setdefault(branch.part, []).append(branch.document)
+    return found
+
+
 def _prefix(graph: ir.Graph, part: str) -> None:
     """Name everything in a part's graph `<part>/<name>`."""
     weights = list(graph.initializers.values())
@@ -98,7 +110,7 @@ def _prefix(graph: ir.Graph, part: str) -> None:
     for value in (*graph.inputs, *weights):
         value.name = f"{part}/{value.name}"
     for node in graph.all_nodes():
-        node.name = f"{part}/{node.name}"
+        node.name = f"{part}/{node.name or ''}"
         for value in node.outputs:
             if value.name:  # an unused optional output has none
                 value.name = f"{part}/{value.name}"

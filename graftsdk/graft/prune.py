@@ -29,15 +29,20 @@ def prune(graph: ir.Graph, outputs: Collection[str]) -> None:
     graph.outputs.clear()
     graph.outputs.extend(kept)
     needed: set[ir.Node] = set()
-    pending = [value.producer() for value in kept]
+    read: set[ir.Value] = set()
+    pending = list(kept)
     while pending:
-        node = pending.pop()
+        value = pending.pop()
+        if value in read:
+            continue
+        read.add(value)
+        node = value.producer()
         if node is None or node in needed or node.graph is not graph:
             continue
         needed.add(node)
-        pending += [value.producer() for value in _reads(node) if value is not None]
+        pending += [value for value in _reads(node) if value is not None]
     graph.remove([node for node in reversed(graph) if node not in needed], safe=True)
-    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+    for name in [name for name, value in graph.initializers.items() if value not in read]:
         del graph.initializers[name]
 
 
@@ -53,6 +58,7 @@ def _reads(node: ir.Node) -> list[ir.Value | None]:
         elif attribute.type == ir.AttributeType.GRAPHS:
             graphs = list(attribute.as_graphs())
         for graph in graphs:
+            found += graph.outputs
             for inner in graph.all_nodes():
                 found += inner.inputs
     return found

@@ -28,14 +28,12 @@ _MAX_DIMENSIONS = 16
 # Bytes of one element, by the format's own names of dtypes.
 DTYPE_SIZES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4,
-    "BF16": 2, "F16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1,
+    "F16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 # safetensors writes tensors by descending alignment, then by name; its own order of dtypes, ascending.
 _ORDER = {
     name: rank
-    for rank, name in enumerate(
-        ("BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64", "U64")
-    )
+    for rank, name in enumerate(("BOOL", "U8", "I8", "I16", "U16", "F16", "I32", "U32", "F32", "F64", "I64", "U64"))
 }
 
 
@@ -104,10 +102,13 @@ def parse_header(data: memoryview, where: str) -> Header:
         raise PlanTruncated(f"{where}: expected a header of {length} bytes, the file ends after {len(data) - 8}")
     raw = bytes(data[8 : 8 + length])
     digest = _check_digest(raw, where)
+    if raw[:1] != b"{":  # what stands before it would be read by some readers and refused by others
+        raise PlanCorrupt(f"{where}: expected a header that begins with '{{', found {raw[:1]!r}")
     entries = load_json(raw, f"{where} header")
     metadata = Fields(entries.pop("__metadata__", None), f"{where} header metadata")
     manifest = metadata.raw(METADATA_KEY)
-    metadata.raw(DIGEST_KEY)
+    if metadata.raw(DIGEST_KEY) != digest:
+        raise PlanCorrupt(f"{where}: expected header_sha256 to be 64 hex digits and nothing else")
     metadata.done()
     if not isinstance(manifest, str):
         raise PlanCorrupt(f"{where}: expected the manifest as text, found {type(manifest).__name__}")
@@ -136,6 +137,8 @@ def _section(name: str, value: Any, start: int, where: str) -> Section:
     fields.done()
     if end - begin != DTYPE_SIZES[dtype] * math.prod(shape):
         raise PlanCorrupt(f"{where}: tensor {name[:80]!r} has {end - begin} bytes, its shape and dtype say otherwise")
+    if (start + begin) % DTYPE_SIZES[dtype]:  # arrays are views of the file
+        raise PlanCorrupt(f"{where}: tensor {name[:80]!r} begins at byte {start + begin}, which its dtype cannot")
     return Section(name, dtype, shape, start + begin, end - begin)
 
 

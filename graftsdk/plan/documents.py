@@ -190,7 +190,7 @@ class TrunkDocument:
             )
             inner.done()
         else:
-            fields.skip_null("exported")
+            fields.null("exported")
         fields.done()
         return cls(arch, width, crop, fingerprints, provenance, exported)
 
@@ -285,7 +285,7 @@ class BranchDocument:
             provenance=Provenance.from_dict(fields.raw("provenance"), f"{where}.provenance"),
             exported=ExportedBranch.from_dict(fields.raw("exported"), f"{where}.exported", len(classes))
             if fields.has("exported")
-            else fields.skip_null("exported"),
+            else fields.null("exported"),
         )
         fields.done()
         check_classes(classes, where)

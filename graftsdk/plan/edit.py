@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -84,6 +84,8 @@ def add_branches(
     """Add exported branches to the plan at `path`, each to the tree whose trunk it was trained on.
 
     Args:
+        path: the plan.
+        branches: parts and their documents.
         replace_labels: a label that the plan already has is replaced; its old part stays for `revert_label`.
         output: where to write; None replaces the plan itself.
 
@@ -104,10 +106,13 @@ def add_branches(
                     f"say --replace to put part {part.name} in its place, or graftsdk plan remove it first"
                 )
             before = found[1] if found else None
+            if found is not None and found[0].trunk != tree.trunk:  # the label moves to another trunk
+                manifest = _put(manifest, found[0].trunk, document.label, None)
             manifest = _put(manifest, tree.trunk, document.label, entry)
             action = "replace" if before else "add"
             events.append(Event(action, document.label, when, plan.digest, tree.trunk, before, entry))
             info = PartInfo("branch", part.digest, provenance=document.provenance)
+            _check_digests(manifest, {part.name: info}, str(path))
             manifest = replace(manifest, parts={**manifest.parts, part.name: info})
         parts = [part for part, _ in branches]
         manifest = replace(
@@ -134,14 +139,17 @@ def revert_label(path: _Path, label: str, *, output: _Path | None = None) -> Non
 
     Raises:
         InputError: nothing of this label is left to take back.
+        MergeConflict: a label of another spelling took its place.
     """
     with _editing(path) as plan:
         open_events: list[Event] = []
         for event in plan.manifest.history:
-            if event.label == label and event.action == "revert":
-                open_events.pop()
-            elif event.label == label:
+            if event.label != label:
+                continue
+            if event.action != "revert":
                 open_events.append(event)
+            elif open_events:
+                open_events.pop()
         if not open_events:
             known = sorted({event.label for event in plan.manifest.history})
             raise InputError(f"{path}: nothing of label {label!r} to take back; its history knows {', '.join(known)}")
@@ -149,10 +157,12 @@ def revert_label(path: _Path, label: str, *, output: _Path | None = None) -> Non
         found = plan.manifest.find(label)
         current = found[1] if found else None
         manifest = plan.manifest
-        if found is not None:
+        home = _home(manifest, last.before.document, str(path), last.trunk) if last.before is not None else None
+        if found is not None and (home is None or found[0].trunk != home.trunk):
             manifest = _put(manifest, found[0].trunk, label, None)
-        if last.before is not None:
-            home = _home(manifest, last.before.document, str(path))
+        if home is not None and last.before is not None:
+            if found is None:
+                _check_new(home, (last.before,), manifest.labels)
             manifest = _put(manifest, home.trunk, label, last.before)
         event = Event("revert", label, _now(), plan.digest, last.trunk, current, last.before)
         write_plan(output or path, replace(manifest, history=(*manifest.history, event)), [], base=plan)
@@ -161,15 +171,22 @@ def revert_label(path: _Path, label: str, *, output: _Path | None = None) -> Non
 def merge_plans(first: _Path, second: _Path, output: _Path, *, replace_labels: bool = False) -> None:
     """Put the trees of two plans into one, so that labels can move from an old trunk to a new one.
 
-    Trees on the same trunk become one tree. The segmenter is the first plan's, the second's where it has none.
+    Trees on the same trunk become one tree. Only the first plan's history is kept. The segmenter is the first plan's,
+    the second's where it has none.
 
     Args:
+        first: the plan whose labels come first.
+        second: the plan that is added to it.
+        output: where to write; may be one of the two.
         replace_labels: a label of both plans is taken from the second; else it is refused.
 
     Raises:
         InputError: the plans cut crops differently. MergeConflict: a label stands in both.
     """
-    with open_plan(first) as old, open_plan(second) as new:
+    # A plan that is to be replaced is edited: nobody else may change it meanwhile.
+    locked = _same_file(first, output)
+    other = not locked and _same_file(second, output)
+    with (_editing if locked else _opened)(first) as old, (_editing if other else _opened)(second) as new:
         if old.manifest.crop != new.manifest.crop:
             raise InputError(
                 f"expected plans with one crop specification, found {old.manifest.crop} in {first} and "
@@ -196,6 +213,7 @@ def merge_plans(first: _Path, second: _Path, output: _Path, *, replace_labels: b
                 events.append(Event("merge", entry.label, when, new.digest, tree.trunk, before, entry))
         segmenter = old.manifest.segmenter or new.manifest.segmenter
         wanted = _referenced(manifest, events, segmenter)
+        _check_digests(manifest, new.manifest.parts, str(second))
         infos = {
             name: info for name, info in new.manifest.parts.items() if name in wanted and name not in manifest.parts
         }
@@ -227,9 +245,9 @@ def _editing(path: _Path) -> Iterator[Plan]:
     """The plan at `path`, opened while no other process edits it: a change that waited sees the one before it."""
     while True:
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise PlanPathError(f"{path}: expected a plan file, found: {error.strerror}") from error
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            raise PlanPathError(f"{str(path)!r}: expected a plan file, found: {error}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if os.fstat(descriptor).st_ino != _inode(path):
@@ -239,6 +257,17 @@ def _editing(path: _Path) -> Iterator[Plan]:
             return
         finally:
             os.close(descriptor)
+
+
+def _opened(path: _Path) -> Plan:
+    return open_plan(Path(path))
+
+
+def _same_file(first: _Path, second: _Path) -> bool:
+    try:
+        return os.path.samefile(first, second)
+    except (OSError, ValueError):
+        return False
 
 
 def _inode(path: _Path) -> int:
@@ -254,10 +283,11 @@ def _now() -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _home(manifest: Manifest, document: BranchDocument, where: str) -> Tree:
-    for tree in manifest.trees:
-        trunk = tree.document
-        if document.tap <= trunk.blocks and trunk.fingerprints[document.tap] == document.trunk_fingerprint:
+def _home(manifest: Manifest, document: BranchDocument, where: str, trunk: str = "") -> Tree:
+    """The tree that a branch was trained on; where several share its blocks, the one on the part `trunk`."""
+    for tree in sorted(manifest.trees, key=lambda tree: tree.trunk != trunk):
+        known = tree.document
+        if document.tap <= known.blocks and known.fingerprints[document.tap] == document.trunk_fingerprint:
             check_branch_fits(tree, document, where)
             return tree
     have = ", ".join(
@@ -268,6 +298,14 @@ def _home(manifest: Manifest, document: BranchDocument, where: str) -> Tree:
         f"{document.trunk_fingerprint[:16]}…, the plan's trunks have {have}; export a plan with its own trunk "
         f"(graftsdk-export) and join the two (graftsdk plan merge), or train it again on this trunk"
     )
+
+
+def _check_digests(manifest: Manifest, infos: Mapping[str, PartInfo], where: str) -> None:
+    """Refuse a part whose name, 16 digits of its digest, is another part's: 64 bits can be made to collide."""
+    for name, info in infos.items():
+        known = manifest.parts.get(name, info)
+        if (known.digest, known.role) != (info.digest, info.role):
+            raise MergeConflict(f"{where}: two parts share the name {name}: {known.digest} and {info.digest}")
 
 
 def _check_new(tree: Tree, entries: Sequence[BranchEntry], taken: Sequence[str]) -> None:

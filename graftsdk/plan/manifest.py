@@ -112,7 +112,9 @@ class Tree:
         found = cls(
             fields.matching("trunk", PART),
             TrunkDocument.from_dict(fields.raw("document"), f"{where}.document"),
-            fields.items("branches", BranchEntry.from_dict, count=(0, MAX_LABELS)),
+            fields.items(
+                "branches", BranchEntry.from_dict, count=(0, MAX_TREES * MAX_LABELS)
+            ),  # the labels of all trees are counted below
         )
         fields.done()
         if found.document.exported is None:
@@ -205,7 +207,7 @@ class Event:
         def entry(name: str) -> BranchEntry | None:
             if fields.has(name):
                 return BranchEntry.from_dict(fields.raw(name), f"{where}.{name}")
-            fields.skip_null(name)
+            fields.null(name)
             return None
 
         fields = Fields(value, where)
@@ -293,7 +295,7 @@ class Manifest:
         if fields.has("segmenter"):
             segmenter = SegmenterInfo.from_dict(fields.raw("segmenter"), f"{where}.segmenter")
         else:
-            fields.skip_null("segmenter")
+            fields.null("segmenter")
         manifest = cls(
             crop,
             trees,
@@ -320,6 +322,8 @@ def check_manifest(manifest: Manifest, where: str = "manifest") -> None:
     for name, info in manifest.parts.items():
         if re.fullmatch(PART, name) is None or not info.digest.startswith(name):
             raise PlanCorrupt(f"{where}.parts: expected the first 16 digits of {info.digest}, found {name!r}")
+        if name not in manifest.tensors:
+            raise PlanCorrupt(f"{where}.tensors: the graph of part {name} is missing")
     for tensor in manifest.tensors:
         if tensor.split("/", 1)[0] not in manifest.parts:
             raise PlanCorrupt(f"{where}.tensors: {tensor!r} belongs to no part of this plan")
@@ -329,8 +333,11 @@ def check_manifest(manifest: Manifest, where: str = "manifest") -> None:
         _check_part(manifest, manifest.segmenter.part, "segmenter", where)
     for event in manifest.history:
         for entry in (event.before, event.after):
-            if entry is not None:
-                _check_part(manifest, entry.part, "branch", f"{where}.history")
+            if entry is None:
+                continue
+            _check_part(manifest, entry.part, "branch", f"{where}.history")
+            if entry.label != event.label:
+                raise PlanCorrupt(f"{where}.history: expected branches of {event.label!r}, found {entry.label!r}")
 
 
 def check_branch_fits(tree: Tree, document: BranchDocument, where: str) -> None:

@@ -1,21 +1,18 @@
-"""ONNX models as parts, and back: the only place where a part's graph is taken from or written to an ONNX file.
-
-A file is hostile until checked: external data is refused wherever it can hide, before anything is opened.
-"""
+"""ONNX models as parts, and back: the only place where a part's graph is taken from or written to an ONNX file."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graftsdk.errors import PlanCorrupt, PlanLimitError, PlanPathError, PlanVersionError
+from graftsdk.errors import PlanCorrupt, PlanError, PlanLimitError, PlanPathError, PlanVersionError
 from graftsdk.files import atomic_write
 from graftsdk.plan.documents import DOCUMENT_KEY, BranchDocument, TrunkDocument, read_document
+from graftsdk.plan.onnx_check import parse_model
 from graftsdk.plan.part import EXTERNAL_BYTES, Part
 
 if TYPE_CHECKING:
@@ -48,15 +45,16 @@ def part_from_model(model: ir.Model, role: str) -> Part:
     """
     import onnx_ir as ir
 
+    fed = [value for value in model.graph.inputs if not value.is_initializer()]
+    model.graph.inputs.clear()
+    model.graph.inputs.extend(fed)  # an input with a default value is a weight
     tensors: dict[str, np.ndarray[Any, Any]] = {}
     small: list[ir.Value] = []
     for name in sorted(model.graph.initializers):
         value = model.graph.initializers[name]
         if not value.uses() and not value.is_graph_output():
             continue
-        if value.const_value is None:
-            raise PlanCorrupt(f"initialiser {name!r}: expected a value, found none")
-        array = np.ascontiguousarray(value.const_value.numpy())
+        array = _array(value)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise PlanCorrupt(f"initialiser {name!r}: expected finite weights, found NaN or infinity; train it again")
         if array.nbytes >= EXTERNAL_BYTES:
@@ -79,16 +77,25 @@ def model_from_part(part: Part) -> ir.Model:
     """The part as an onnx_ir model; its weights are views of the part's tensors.
 
     Raises:
-        PlanCorrupt: the graph is not ONNX, or uses external data.
+        PlanCorrupt: the graph is not ONNX, or not as a part's graph is.
+        PlanPathError: it names external data. PlanVersionError: a trunk or branch of another opset than 18.
     """
     import onnx_ir as ir
 
-    proto = _parse(part.graph, f"part {part.name}")
+    where = f"part {part.name}"
+    proto = parse_model(part.graph, where, part.tensors)
+    if part.role != "segmenter":
+        _check_versions(proto, where)
     if {tensor.name for tensor in proto.graph.initializer} & set(part.tensors):
-        raise PlanCorrupt(f"part {part.name}: a weight stands both inside and beside its graph")
+        raise PlanCorrupt(f"{where}: a weight stands both inside and beside its graph")
     for name, array in part.tensors.items():  # declared without content, so that the graph is valid
         proto.graph.initializer.add(name=name, dims=array.shape, data_type=ir.DataType.from_numpy(array.dtype).value)
-    model = _deserialise(proto, f"part {part.name}")
+    model = _deserialise(proto, where)
+    for value in model.graph.initializers.values():
+        if value.is_graph_input():
+            raise PlanCorrupt(f"{where}: {value.name!r} is both an input and a weight")
+        if value.name not in part.tensors and _array(value).nbytes >= EXTERNAL_BYTES:
+            raise PlanCorrupt(f"{where}: expected weights of {EXTERNAL_BYTES} bytes or more beside the graph")
     for name, array in part.tensors.items():
         model.graph.initializers[name].const_value = ir.Tensor(array, name=name)
     return model
@@ -102,13 +109,8 @@ def read_onnx_part(path: str | os.PathLike[str]) -> tuple[Part, TrunkDocument | 
         PlanCorrupt: not ONNX, no document inside, or a graph that is not what the document says.
     """
     where = str(path)
-    proto = _parse(_read(Path(path)), where)
-    opsets = {opset.domain: opset.version for opset in proto.opset_import}
-    if opsets != {"": OPSET} or proto.ir_version > IR_VERSION:
-        raise PlanVersionError(
-            f"{where}: expected opset {OPSET} and IR at most {IR_VERSION}, found {opsets} and {proto.ir_version}; "
-            f"export it again with graftsdk-export"
-        )
+    proto = parse_model(_read(Path(path)), where)
+    _check_versions(proto, where)
     texts = [entry.value for entry in proto.metadata_props if entry.key == DOCUMENT_KEY]
     if len(texts) != 1:
         raise PlanCorrupt(
@@ -146,7 +148,7 @@ def read_segmenter_part(
         PlanPathError, PlanCorrupt: as `read_onnx_part`.
     """
     where = str(path)
-    proto = _parse(_read(Path(path)), where)
+    proto = parse_model(_read(Path(path)), where)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     model = _deserialise(proto, where)
     shapes = [
@@ -157,9 +159,14 @@ def read_segmenter_part(
 
 def check_interface(part: Part, document: TrunkDocument | BranchDocument, where: str) -> None:
     """Prove that a trunk's or branch's inputs and outputs are what its document says. Raises PlanCorrupt."""
-    model = model_from_part(part)
+    check_graph(model_from_part(part), document, where)
+
+
+def check_graph(model: ir.Model, document: TrunkDocument | BranchDocument, where: str) -> None:
+    """As `check_interface`, for a part that was read already."""
     inputs = {value.name: _shape(value) for value in model.graph.inputs}
     outputs = {value.name: _shape(value) for value in model.graph.outputs}
+    role = "trunk" if isinstance(document, TrunkDocument) else "branch"
     if isinstance(document, TrunkDocument):
         expected_in = {"crops": (None, 3, *document.crop.size)}
         expected_out = {f"tap_{k}" for k in range(document.blocks + 1)}
@@ -167,9 +174,26 @@ def check_interface(part: Part, document: TrunkDocument | BranchDocument, where:
     else:
         fits = set(inputs) == {"tap"} and outputs == {"scores": (None, len(document.classes))}
     if not fits:
-        raise PlanCorrupt(
-            f"{where}: expected the inputs and outputs of a {part.role}, found {inputs} and {list(outputs)}"
+        raise PlanCorrupt(f"{where}: expected the inputs and outputs of a {role}, found {inputs} and {outputs}")
+
+
+def _check_versions(proto: onnx.ModelProto, where: str) -> None:
+    opsets = [(opset.domain, opset.version) for opset in proto.opset_import]
+    if opsets != [("", OPSET)] or not 3 <= proto.ir_version <= IR_VERSION:
+        raise PlanVersionError(
+            f"{where}: expected opset {OPSET} and IR at most {IR_VERSION}, found {opsets} and {proto.ir_version}; "
+            f"export it again with graftsdk-export"
         )
+
+
+def _array(value: ir.Value) -> np.ndarray[Any, Any]:
+    """An initialiser's content. Raises PlanCorrupt: it has none, or not as much as its shape says."""
+    if value.const_value is None:
+        raise PlanCorrupt(f"initialiser {value.name!r}: expected a value, found none")
+    try:
+        return np.ascontiguousarray(value.const_value.numpy()).reshape(value.const_value.shape.numpy())
+    except (TypeError, ValueError, OverflowError, MemoryError) as error:
+        raise PlanCorrupt(f"initialiser {value.name!r}: expected a plain tensor, found: {error}") from error
 
 
 def _checked(part: Part) -> Part:
@@ -179,53 +203,18 @@ def _checked(part: Part) -> Part:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block
+        with os.fdopen(descriptor, "rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise PlanPathError(f"{path}: expected a regular file")
             if found.st_size > MAX_FILE_BYTES:
                 raise PlanLimitError(f"{path}: expected at most 2 GiB, found {found.st_size} bytes")
             return file.read(MAX_FILE_BYTES)
-    except OSError as error:
-        raise PlanPathError(f"{path}: expected an ONNX file, found: {error.strerror}") from error
-
-
-def _parse(content: bytes, where: str) -> onnx.ModelProto:
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        proto = onnx.ModelProto.FromString(content)
-    except (DecodeError, ValueError, RecursionError) as error:
-        raise PlanCorrupt(f"{where}: expected an ONNX model, found bytes that are none") from error
-    if not proto.HasField("graph") or not proto.graph.output:
-        raise PlanCorrupt(f"{where}: expected an ONNX model with outputs, found none")
-    if proto.functions or proto.training_info:
-        raise PlanCorrupt(f"{where}: expected a plain graph, found functions or training information")
-    for tensor in _tensors(proto.graph, where):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise PlanPathError(f"{where}: {tensor.name[:80]!r} names external data; save the model as one file")
-    return proto
-
-
-def _tensors(graph: onnx.GraphProto, where: str) -> Iterator[onnx.TensorProto]:
-    """Every tensor that a graph can hold: initialisers, sparse ones, attributes, subgraphs."""
-    pending, depth = [graph], 0
-    while pending:
-        depth += 1
-        if depth > 64:
-            raise PlanLimitError(f"{where}: expected at most 64 levels of subgraphs")
-        current, pending = pending, []
-        for each in current:
-            yield from each.initializer
-            for sparse in each.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
-            for node in each.node:
-                for attribute in node.attribute:
-                    yield from (attribute.t, *attribute.tensors)
-                    for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                        yield from (sparse.values, sparse.indices)
-                    pending += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        if isinstance(error, PlanError):
+            raise
+        raise PlanPathError(f"{str(path)!r}: expected an ONNX file, found: {error}") from error
 
 
 def _deserialise(proto: onnx.ModelProto, where: str) -> ir.Model:

@@ -75,10 +75,10 @@ def part_digest(role: str, graph_sha256: str, tensors: Mapping[str, tuple[str, t
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:
-    """The format's name of a dtype, "F32". Raises KeyError for one that no plan can hold."""
-    return _NAMES[dtype.newbyteorder("<")]
+    """The format's name of a dtype, "F32". Raises KeyError for one that no plan can hold, big-endian ones too."""
+    return _NAMES[dtype]
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The dtype behind the format's name. Raises KeyError for BF16, which numpy does not have."""
+    """The dtype behind the format's name."""
     return np.dtype(_DTYPES[name])

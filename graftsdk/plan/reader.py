@@ -16,7 +16,7 @@ import numpy as np
 from graftsdk.errors import PlanCorrupt, PlanPathError, PlanTruncated
 from graftsdk.plan.container import Section, parse_header
 from graftsdk.plan.manifest import Manifest
-from graftsdk.plan.part import Part, numpy_dtype, part_digest
+from graftsdk.plan.part import EXTERNAL_BYTES, Part, numpy_dtype, part_digest
 
 __all__ = ["Plan", "PlanSource", "load_plan", "open_plan"]
 
@@ -47,6 +47,7 @@ class Plan:
         self._sections: dict[str, dict[str, Section]] = {part: {} for part in self.manifest.parts}
         for name, section in header.sections.items():
             part, _, initialiser = name.partition("/")
+            _check_section(section, initialiser, where)
             self._sections[part][initialiser] = section
         self.parts: Mapping[str, Part] = _Parts(self)
 
@@ -150,8 +151,8 @@ def load_plan(source: PlanSource) -> Plan:
 def _map_file(path: Path) -> memoryview:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block
-    except OSError as error:
-        raise PlanPathError(f"{path}: expected a plan file, found: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise PlanPathError(f"{str(path)!r}: expected a plan file, found: {error}") from error
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
@@ -163,6 +164,18 @@ def _map_file(path: Path) -> memoryview:
         os.close(descriptor)
 
 
+def _check_section(section: Section, initialiser: str, where: str) -> None:
+    """A graph is a row of bytes under the part's bare name; a weight has a name, and 1 KiB or more."""
+    if "/" not in section.name:
+        if section.dtype != "U8" or len(section.shape) != 1:
+            raise PlanCorrupt(f"{where}: expected the graph {section.name!r} as uint8[n], found {section.dtype}")
+    elif not initialiser or section.size < EXTERNAL_BYTES:
+        raise PlanCorrupt(
+            f"{where}: expected a named tensor of {EXTERNAL_BYTES} bytes or more, "
+            f"found {section.name[:80]!r} with {section.size}"
+        )
+
+
 def _read_part(plan: Plan, name: str) -> Part:
     info = plan.manifest.parts[name]
     graph = b""
@@ -171,6 +184,9 @@ def _read_part(plan: Plan, name: str) -> Part:
     listed: dict[str, tuple[str, tuple[int, ...], str]] = {}
     for initialiser, section in plan.sections(name).items():
         content = plan.bytes_of(section)
+        if initialiser == "":
+            graph = bytes(content)  # copied, then hashed: what is parsed later is what was hashed
+            content = memoryview(graph)
         sha256 = hashlib.sha256(content).hexdigest()
         if sha256 != plan.manifest.tensors[section.name]:
             raise PlanCorrupt(
@@ -178,15 +194,10 @@ def _read_part(plan: Plan, name: str) -> Part:
             )
         hashes[initialiser] = sha256
         if initialiser == "":
-            graph = bytes(content)
             continue
-        if section.dtype == "BF16":
-            raise PlanCorrupt(f"part {name}: dtype BF16 of {section.name!r} is not used by this schema version")
         array: np.ndarray[Any, Any] = np.frombuffer(content, dtype=numpy_dtype(section.dtype)).reshape(section.shape)
         tensors[initialiser] = array
         listed[initialiser] = (section.dtype, section.shape, sha256)
-    if "" not in hashes:
-        raise PlanCorrupt(f"part {name}: its graph is missing")
     if part_digest(info.role, hashes[""], listed) != info.digest:
         raise PlanCorrupt(f"part {name}: its content has another digest than the manifest states")
     part = Part(info.role, graph, tensors)

@@ -36,6 +36,8 @@ def load_json(text: str | bytes, where: str) -> dict[str, Any]:
         PlanCorrupt: not JSON, not an object, a key twice, NaN or Infinity, or nested deeper than 16.
     """
     try:
+        if isinstance(text, bytes):  # json.loads would guess UTF-16 and let lone surrogates pass
+            text = text.decode("utf-8")
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise PlanCorrupt(f"{where}: expected strict JSON, found {error}") from error
@@ -77,10 +79,12 @@ class Fields:
         """Whether the field is there and not null."""
         return self._left.get(name) is not None
 
-    def skip_null(self, name: str) -> None:
-        """Take an optional field that is null or absent."""
-        if self._left.pop(name, None) is not None:
-            raise PlanCorrupt(f"{self.where}.{name}: expected null")
+    def null(self, name: str) -> Any:
+        """None, read from an optional field that is null."""
+        value = self.raw(name)
+        if value is not None:
+            raise PlanCorrupt(f"{self.where}.{name}: expected null, found {value!r:.80}")
+        return value
 
     def raw(self, name: str) -> Any:
         if name not in self._left:

@@ -13,7 +13,7 @@ import numpy as np
 from graftsdk.errors import PlanCorrupt
 from graftsdk.files import atomic_write
 from graftsdk.plan.container import build_header
-from graftsdk.plan.manifest import Manifest, check_manifest
+from graftsdk.plan.manifest import Manifest
 from graftsdk.plan.part import Part, dtype_name
 from graftsdk.plan.reader import Plan
 
@@ -35,14 +35,16 @@ def write_plan(
     """Write a plan to `path`, whole or not at all.
 
     Args:
+        path: the file.
         manifest: `tensors` must name every tensor of `parts`, and those of `base` that stay.
-        parts: new parts. base: an open plan whose other tensors are copied byte by byte and hashed on the way.
+        parts: new parts.
+        base: an open plan whose other tensors are copied byte by byte and hashed on the way.
 
     Raises:
-        PlanCorrupt: the manifest contradicts itself, or bytes of `base` are not what its manifest says.
+        PlanCorrupt: the manifest is not one that can be read back, or bytes of `base` are not what its manifest says.
         PlanPathError, OSError: see `graftsdk.files.atomic_write`.
     """
-    check_manifest(manifest)
+    text = _checked_json(manifest)
     listed: list[_Listed] = []
     sources: dict[str, memoryview] = {}
     for part in parts:
@@ -57,7 +59,7 @@ def write_plan(
     if set(sources) != set(manifest.tensors):
         odd = sorted(set(sources) ^ set(manifest.tensors))[0]
         raise PlanCorrupt(f"tensor {odd!r} stands only in the manifest or only in the parts to be written")
-    head, sections = build_header(manifest.to_json(), listed)
+    head, sections = build_header(text, listed)
     with atomic_write(path) as file, ThreadPoolExecutor(2) as pool:
         file.write(head)
         checks: list[tuple[str, Future[str]]] = []
@@ -71,6 +73,16 @@ def write_plan(
                 raise PlanCorrupt(f"the bytes of {name!r} were changed in the plan that is copied; nothing was written")
 
 
+def _checked_json(manifest: Manifest) -> str:
+    """The manifest as text, read back: dataclasses take any label and number, a file does not."""
+    try:
+        text = manifest.to_json()
+    except (TypeError, ValueError) as error:
+        raise PlanCorrupt(f"expected a manifest of plain finite values, found {error}; nothing was written") from error
+    Manifest.from_json(text, "plan to be written")
+    return text
+
+
 def _name(part: Part, key: str) -> str:
     return f"{part.name}/{key}" if key else part.name
 
@@ -81,7 +93,7 @@ def _tensors(part: Part) -> list[tuple[str, str, tuple[int, ...], memoryview]]:
     ]
     for key, array in part.tensors.items():
         content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        found.append((_name(part, key), dtype_name(array.dtype), array.shape, memoryview(content)))
+        found.append((_name(part, key), dtype_name(array.dtype), array.shape, content.data))
     return found
 
 
