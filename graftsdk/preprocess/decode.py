@@ -106,17 +106,21 @@ def _read(source: Any) -> bytes:
 def _read_path(path: str | os.PathLike[str]) -> bytes:
     try:
         # O_NONBLOCK: opening a pipe must not wait for its writer before it is refused.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                kind = "a folder; list_images gives its files" if stat.S_ISDIR(status.st_mode) else "a special file"
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                kind = "a folder; list_images gives its files" if stat.S_ISDIR(mode) else "a special file"
                 raise InputError(f"image: expected a file, found {os.fspath(path)!r:.200}, {kind}")
-            return file.read(MAX_ENCODED_BYTES + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read(MAX_ENCODED_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError as error:
         raise InputError(f"image: expected a file, found nothing at {os.fspath(path)!r:.200}") from error
-    except IsADirectoryError as error:
-        raise InputError(f"image: expected a file, found {os.fspath(path)!r:.200}, a folder") from error
-    except (OSError, ValueError, TypeError) as error:  # ValueError: a NUL inside
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL inside
         raise InputError(f"image: expected a readable file, found {os.fspath(path)!r:.200}") from error
 
 
