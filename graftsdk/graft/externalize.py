@@ -37,11 +37,6 @@ def externalize(model: ir.Model) -> tuple[bytes, dict[str, np.ndarray[Any, Any]]
             dtype=tensor.dtype,
             shape=ir.Shape(tensor.shape.numpy()),
             name=name,
-            offset=0,
-            length=tensor.nbytes,
-            dtype=tensor.dtype,
-            shape=ir.Shape(tensor.shape.numpy()),
-            name=name,
         )
     try:
         content = ir.to_proto(model).SerializeToString(deterministic=True)
