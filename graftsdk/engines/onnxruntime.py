@@ -132,10 +132,10 @@ def open_compiled(graph: Graph, model: bytes, folder: Path, device: str, threads
     return Session(_session(model, device, threads, optimise=False, options=options), graph)
 
 
-def open_uncompiled(graph: Graph, device: str, threads: int) -> Session:
-    """The graph, compiled for this process only."""
+def open_uncompiled(graph: Graph, device: str, threads: int, *, optimise: bool = True) -> Session:
+    """The graph, compiled for this process only; `optimise=False` runs it node by node as it stands."""
     model, weights = _load(graph)
-    return Session(_session(model, device, threads, optimise=True, weights=weights), graph, weights)
+    return Session(_session(model, device, threads, optimise=optimise, weights=weights), graph, weights)
 
 
 def give_back_memory() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from graftsdk.errors import EngineForked, EngineIncompatible, InputError
 
-__all__ = ["check_threads", "default_threads", "enter_session", "share_threads", "shared_threads"]
+__all__ = ["check_threads", "cpu_quota", "default_threads", "enter_session", "share_threads", "shared_threads"]
 
 _lock = threading.Lock()
 _shared: int | None = None  # the size of the process's pool, once share_threads was called
@@ -24,7 +24,7 @@ def default_threads(root: str | os.PathLike[str] = "/") -> int:
     """
     mask = os.sched_getaffinity(0)
     cores = _physical_cores(Path(root), mask)
-    quota = _cpu_quota(Path(root))
+    quota = cpu_quota(root)
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
@@ -113,9 +113,9 @@ def _physical_cores(root: Path, mask: set[int]) -> int:
     return len(cores)
 
 
-def _cpu_quota(root: Path) -> float | None:
+def cpu_quota(root: str | os.PathLike[str] = "/") -> float | None:
     """The smallest CPU quota of this process's control groups and their parents, in CPUs; None without one."""
-    quotas = []
+    root, quotas = Path(root), []
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
