@@ -29,7 +29,9 @@ demo: $(INSTALLED)  ## build a small plan, predict on a picture, save it in out/
 	$(PY) examples/predict.py out
 
 test: $(INSTALLED)  ## run the tests on the installed wheel
-	$(PY) -m pytest tests
+	@# Compiled engines of earlier runs and of the user would hide what a first run meets.
+	@rm -rf $(BUILD)/cache && mkdir -p $(BUILD)/cache
+	XDG_CACHE_HOME=$(abspath $(BUILD))/cache $(PY) -m pytest tests
 
 lint: $(INSTALLED)  ## ruff, mypy --strict, the layers, clang-format
 	$(VENV)/bin/ruff check .
