@@ -65,7 +65,6 @@ def machine() -> str:
 
 def multiply_rate(threads: int) -> float:
     """Multiply-adds a second of the best large float32 matrix product here: the floor's denominator."""
-    import onnx
     import onnxruntime
     from onnx import TensorProto, helper
 

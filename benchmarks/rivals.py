@@ -62,7 +62,9 @@ class _Tree(torch.nn.Module):
 
     def forward(self, crops: torch.Tensor) -> list[torch.Tensor]:
         deepest = max(branch.tap for branch in self.branches)
-        taps = [self.trunk.stem(crops)]
-        for block in list(self.trunk.blocks)[:deepest]:
+        taps = [crops]
+        for name in self.trunk.backbone.stem:
+            taps[0] = self.trunk.get_submodule(name)(taps[0])
+        for block in self.trunk.blocks[:deepest]:
             taps.append(block(taps[-1]))
         return [torch.softmax(branch(taps[branch.tap]), 1) for branch in self.branches]

@@ -11,8 +11,6 @@ import numpy as np
 import onnxruntime  # noqa: F401
 import psutil
 
-import graftsdk.engines.opening
-import graftsdk.predictor
 from graftsdk import Predictor
 from graftsdk.plan import open_plan
 
