@@ -1,0 +1,75 @@
+"""Trunks and branches as parts: the traced graph, filled with weights, BatchNorm folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from graftsdk.errors import InputError, ValidationFailed
+from graftsdk.export.fold import fold_batch_norms
+from graftsdk.export.tracing import TEMPERATURE, branch_graph, trunk_graph
+from graftsdk.models import Branch, Trunk, trunk_cost
+from graftsdk.plan import ExportedTrunk, Part, TrunkDocument
+from graftsdk.plan.onnx_part import part_from_model
+
+__all__ = ["branch_part", "trunk_part"]
+
+_Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def trunk_part(trunk: Trunk) -> tuple[Part, TrunkDocument]:
+    """The trunk as a part, and its document with what every tap costs. Not verified yet: see `graftsdk.export.verify`.
+
+    Raises:
+        UnsupportedOp: an operator that has no exact form in ONNX.
+        ValidationFailed: a weight that is not finite, before or after BatchNorm is folded; names the tensor.
+        InputError: weights that are not float32.
+    """
+    model = trunk_graph(trunk)
+    _fill(model, trunk, {}, "trunk")
+    macs, parameters = trunk_cost(trunk)
+    return part_from_model(model, "trunk"), replace(trunk.document(), exported=ExportedTrunk(macs, parameters))
+
+
+def branch_part(branch: Branch) -> Part:
+    """The branch as a part: softmax(logits / temperature) inside. Raises as `trunk_part`, naming the label too."""
+    model = branch_graph(branch)
+    temperature = np.array(branch.temperature, np.float32)
+    _fill(model, branch, {TEMPERATURE: temperature}, f"label {branch.label!r}")
+    return part_from_model(model, "branch")
+
+
+def _fill(model: ir.Model, module: nn.Module, more: dict[str, _Array], where: str) -> None:
+    """Give the graph's open initialisers their values and fold BatchNorm. Requires: names as in the state dict."""
+    weights = {name: _array(name, tensor, where) for name, tensor in _tensors(module)} | more
+    for name, value in model.graph.initializers.items():
+        if name in weights:
+            value.const_value = ir.Tensor(weights[name], name=name)
+    fold_batch_norms(model.graph)
+    for name, value in model.graph.initializers.items():
+        array = None if value.const_value is None else value.const_value.numpy()
+        if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValidationFailed(
+                f"{where}: {name}: expected finite weights, found NaN or infinity once BatchNorm was folded into them; "
+                f"its statistics are out of range: train it again"
+            )
+
+
+def _tensors(module: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _array(name: str, tensor: torch.Tensor, where: str) -> _Array:
+    if tensor.is_floating_point() and tensor.dtype != torch.float32:
+        raise InputError(f"{where}: {name}: expected float32 weights, found {tensor.dtype}; call .float() first")
+    array: _Array = tensor.detach().cpu().contiguous().numpy()
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValidationFailed(f"{where}: {name}: expected finite weights, found NaN or infinity; train it again")
+    return array
