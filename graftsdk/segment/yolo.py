@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from graftsdk.errors import NonFiniteOutput, ShapeError
 from graftsdk.preprocess.boxmasks import BoxMasks, mask_box
+from graftsdk.preprocess.tables import bilinear_taps
 from graftsdk.segment.base import MAX_PERSONS, Adapter, Instances
 from graftsdk.segment.nms import suppress
 
@@ -67,10 +68,16 @@ class Letterbox:
         )
 
     def to_image(self, boxes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """float64[N, 4]: boxes [N, 4], xyxy in pixels of the input, in pixels of the image. Not clamped."""
+        """float64[..., 4]: boxes, xyxy in pixels of the input, in pixels of the image. Not clamped."""
         moved = boxes.astype(np.float64) - (self.left, self.top, self.left, self.top)
         scaled: npt.NDArray[np.float64] = moved / (self.scale_x, self.scale_y, self.scale_x, self.scale_y)
         return scaled
+
+    def to_input(self, boxes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """float64[..., 4]: the way back."""
+        scaled = boxes.astype(np.float64) * (self.scale_x, self.scale_y, self.scale_x, self.scale_y)
+        moved: npt.NDArray[np.float64] = scaled + (self.left, self.top, self.left, self.top)
+        return moved
 
 
 class YoloAdapter(Adapter):
@@ -100,8 +107,8 @@ class YoloAdapter(Adapter):
     ) -> Instances:
         """The people in one image: predictions whose best class is the person, thresholded, after NMS.
 
-        A mask is sigmoid(coefficients @ prototypes) on the prototype cells that its box touches. Boxes are clamped
-        to the image; what then has no area, or no pixel in its mask, is dropped.
+        A mask is sigmoid(coefficients @ prototypes) over its box. Boxes are clamped to the image; what then has no
+        area, or no pixel in its mask, is dropped.
         """
         predictions, prototypes = self._checked(outputs)
         boxes, scores, coefficients = self._people(predictions, min_score)
@@ -114,20 +121,16 @@ class YoloAdapter(Adapter):
         whole = (in_image[:, :2] < in_image[:, 2:]).all(axis=1)
         people: list[int] = []
         arrays: list[Float32] = []
-        cells: list[tuple[int, int, int, int]] = []
         for index in np.flatnonzero(whole):
             if len(people) > MAX_PERSONS:  # one more than are handed out, to know that there are more
                 break
-            array, touched = _mask(coefficients[index], prototypes, boxes[index])
-            extent = geometry.to_image(np.array([touched]) * PROTOTYPE_STRIDE)
-            if _covers_something(array, extent, geometry):
+            array = _mask(coefficients[index], prototypes, geometry.to_input(in_image[index]) / PROTOTYPE_STRIDE)
+            if _covers_something(array, in_image[index], geometry):
                 people.append(int(index))
                 arrays.append(array)
-                cells.append(touched)
         truncated = len(people) > MAX_PERSONS
-        people, arrays, cells = people[:MAX_PERSONS], arrays[:MAX_PERSONS], cells[:MAX_PERSONS]
-        extents = geometry.to_image(np.array(cells, np.float64).reshape(-1, 4) * PROTOTYPE_STRIDE)
-        return Instances(in_image[people], scores[people], BoxMasks(arrays, extents.astype(np.float32)), truncated)
+        people, arrays = people[:MAX_PERSONS], arrays[:MAX_PERSONS]
+        return Instances(in_image[people], scores[people], BoxMasks(arrays, in_image[people]), truncated)
 
     def _checked(self, outputs: Sequence[npt.NDArray[Any]]) -> tuple[Float32, Float32]:
         """Predictions [4 + classes + 32, A], prototypes [32, H / 4, W / 4]."""
@@ -168,32 +171,48 @@ class YoloAdapter(Adapter):
         return boxes, scores[good], np.ascontiguousarray(predictions[-COEFFICIENTS:, good].T)
 
 
-def _mask(coefficients: Float32, prototypes: Float32, box: Float32) -> tuple[Float32, tuple[int, int, int, int]]:
-    """(float32[h, w] in 0..1, (x0, y0, x1, y1)): a mask on the prototype cells that its box touches, and which."""
+def _mask(coefficients: Float32, prototypes: Float32, box: npt.NDArray[np.float64]) -> Float32:
+    """float32[h, w] in 0..1: a mask stretched over its box, at twice the prototypes' resolution.
+
+    The logits are summed on the prototype cells around the box, sampled bilinearly on a grid that begins and ends with
+    the box, and only then pass the sigmoid. Mean IoU with a full-frame decode, 51 people in 39 photographs: 0.970;
+    at single resolution 0.960; as whole prototype cells, which stick out of the box, 0.936.
+
+    Args:
+        coefficients: float32[32].
+        prototypes: float32[32, H / 4, W / 4].
+        box: xyxy in prototype cells, inside them.
+    """
     _, height, width = prototypes.shape
-    x0, y0, x1, y1 = (box.astype(np.float64) / PROTOTYPE_STRIDE).tolist()
-    left, top = int(np.clip(np.floor(x0), 0, width - 1)), int(np.clip(np.floor(y0), 0, height - 1))
-    right, bottom = int(np.clip(np.ceil(x1), left + 1, width)), int(np.clip(np.ceil(y1), top + 1, height))
+    x0, y0, x1, y1 = box.tolist()
+    left, top = max(int(x0) - 1, 0), max(int(y0) - 1, 0)
+    right, bottom = min(int(np.ceil(x1)) + 1, width), min(int(np.ceil(y1)) + 1, height)
     cut = prototypes[:, top:bottom, left:right]
     # Not `@`: on so small a product BLAS threads wait for cores that the runtime's own threads are still spinning on.
     logits = np.zeros(cut.shape[1:], np.float32)
     for coefficient, prototype in zip(coefficients, cut, strict=True):
         logits += coefficient * prototype
-    np.clip(logits, -60.0, 60.0, out=logits)  # beyond it exp leaves float32, and the sigmoid is 0 or 1
-    values = (np.float32(1.0) / (np.float32(1.0) + np.exp(-logits))).astype(np.float32)
-    return values, (left, top, right, bottom)
+
+    rows, columns = 2 * int(np.ceil(y1 - y0)), 2 * int(np.ceil(x1 - x0))
+    up, down, fall = bilinear_taps(y0 - top + (np.arange(rows) + 0.5) * (y1 - y0) / rows - 0.5, bottom - top)
+    near, far, slide = bilinear_taps(x0 - left + (np.arange(columns) + 0.5) * (x1 - x0) / columns - 0.5, right - left)
+    lines = logits[up] + (logits[down] - logits[up]) * fall[:, None]
+    fine = lines[:, near] + (lines[:, far] - lines[:, near]) * slide
+    np.clip(fine, -60.0, 60.0, out=fine)  # beyond it the sigmoid is 0 or 1 in float32, and exp could overflow
+    values: Float32 = (1.0 / (1.0 + np.exp(-fine))).astype(np.float32)
+    return values
 
 
-def _covers_something(array: Float32, extent: npt.NDArray[np.float64], geometry: Letterbox) -> bool:
+def _covers_something(array: Float32, extent: Float32, geometry: Letterbox) -> bool:
     """Whether a mask covers a pixel of the image."""
     if not (array > 0.5).any():  # interpolation never exceeds the cells
         return False
-    masks = BoxMasks([array], extent.astype(np.float32))
+    masks = BoxMasks([array], extent[None])
     # Nearly always the pixel under the strongest cell decides; the whole mask is walked for slivers only.
     row, column = divmod(int(array.argmax()), array.shape[1])
-    x0, y0, x1, y1 = extent[0].tolist()
-    x = int(np.clip(x0 + (column + 0.5) * (x1 - x0) / array.shape[1], 0, geometry.width - 1))
-    y = int(np.clip(y0 + (row + 0.5) * (y1 - y0) / array.shape[0], 0, geometry.height - 1))
+    x0, y0, x1, y1 = extent.tolist()
+    x = min(int(x0 + (column + 0.5) * (x1 - x0) / array.shape[1]), geometry.width - 1)
+    y = min(int(y0 + (row + 0.5) * (y1 - y0) / array.shape[0]), geometry.height - 1)
     if masks.values(0, y, y + 1, x, x + 1)[0, 0] > 0.5:
         return True
     return mask_box(masks, 0, geometry.height, geometry.width) is not None

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graftsdk.segment.nms import suppress
+
+
+def slow_suppress(boxes, scores, threshold, limit):
+    """One pair at a time."""
+
+    def iou(a, b):
+        width = min(a[2], b[2]) - max(a[0], b[0])
+        height = min(a[3], b[3]) - max(a[1], b[1])
+        shared = max(width, 0.0) * max(height, 0.0)
+        union = sum(max(c[2] - c[0], 0.0) * max(c[3] - c[1], 0.0) for c in (a, b)) - shared
+        return shared / union if union > 0 else 0.0
+
+    kept = []
+    for index in sorted(range(len(boxes)), key=lambda i: (-scores[i], i)):
+        box = [float(value) for value in boxes[index]]
+        if all(iou(box, [float(value) for value in boxes[other]]) <= threshold for other in kept):
+            kept.append(index)
+    return kept[:limit]
+
+
+# Whole coordinates and few scores: equal boxes, equal scores, IoUs that hit the threshold exactly, boxes without area.
+CORNERS = st.integers(0, 6)
+BOX = st.tuples(CORNERS, CORNERS, CORNERS, CORNERS).map(
+    lambda c: (min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3]))
+)
+SCORE = st.sampled_from([0.25, 0.5, 0.75])
+
+
+@given(st.lists(st.tuples(BOX, SCORE), max_size=30), st.sampled_from([0.0, 0.25, 0.5, 0.7, 1.0]), st.integers(0, 31))
+def test_it_equals_brute_force(candidates, threshold, limit):
+    boxes = np.array([box for box, _ in candidates], np.float32).reshape(-1, 4)
+    scores = np.array([score for _, score in candidates], np.float32)
+    kept = suppress(boxes, scores, threshold, limit)
+    assert kept.dtype == np.int64
+    assert kept.tolist() == slow_suppress(boxes, scores, threshold, limit)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_equals_brute_force_on_many(seed):
+    rng = np.random.default_rng(seed)
+    corner = rng.random((150, 2), np.float32) * 100
+    boxes = np.concatenate([corner, corner + rng.random((150, 2), np.float32) * 60], axis=1)
+    scores = rng.random(150, np.float32).round(1)
+    assert suppress(boxes, scores, 0.5, 150).tolist() == slow_suppress(boxes, scores, 0.5, 150)
