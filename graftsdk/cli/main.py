@@ -1,0 +1,112 @@
+"""`graftsdk`: finds the subcommand, loads its module alone, and turns what it raises into an exit code.
+
+Exit codes: 0 done; 1 a check failed; 2 wrong arguments or an error that is told in one line; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+
+import graftsdk
+from graftsdk.errors import GraftError
+
+__all__ = ["COMMANDS", "main"]
+
+# Subcommand -> its module, and one line for `graftsdk --help`. A module has configure(parser) and run(args) -> int.
+COMMANDS = {
+    "info": ("graftsdk.cli.info", "what a plan, part or checkpoint holds; --cost: what each label costs"),
+    "predict": ("graftsdk.cli.predict", "people and their attributes in images"),
+    "verify": ("graftsdk.cli.verify", "is a plan still right: digests, golden scores, engine against reference"),
+    "doctor": ("graftsdk.cli.doctor", "what this machine can do, and what is wrong with the installation"),
+    "cache": ("graftsdk.cli.cache", "the compiled engines of this user: ls, clear, verify"),
+    "plan": ("graftsdk.cli.plan", "change plans label by label: add, remove, revert, merge, diff, log"),
+    "import": ("graftsdk.cli.import_", "torchvision's weights as a trunk checkpoint"),
+}
+
+FAILED, WRONG, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
+_EPILOG = """\
+exit codes: 0 done, 1 a check failed, 2 wrong arguments or an error, 130 interrupted
+
+example:
+  graftsdk predict engine.plan street.jpg -o pictures/
+
+graftsdk COMMAND --help says more. Plans are made by graftsdk-export."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of `graftsdk` with these arguments; None takes the process's own.
+
+    Raises:
+        SystemExit: as argparse does, after --help and --version (0) and wrong arguments (2).
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _print_anything()
+    try:
+        with _logging_to_stderr():
+            args = _parser(arguments).parse_args(arguments)
+            code: int = args.run(args)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:
+        _drop_output()
+        return PIPE_CLOSED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (GraftError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return WRONG
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of everything, of which only the subcommand that is asked for is filled in."""
+    parser = argparse.ArgumentParser(
+        prog="graftsdk",
+        description="One shared trunk, any number of separately trained one-label branches, one plan.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"graftsdk {graftsdk.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    asked = next((word for word in arguments if not word.startswith("-")), None)
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if name == asked:
+            import_module(module).configure(command)
+    return parser
+
+
+@contextlib.contextmanager
+def _logging_to_stderr() -> Iterator[None]:
+    """The library's log lines (what is compiled, what was wrong in the cache) on stderr while a command runs."""
+    logger = logging.getLogger("graftsdk")
+    handler, level = logging.StreamHandler(), logger.level
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _print_anything() -> None:
+    """A label or file name that the terminal's encoding cannot show is escaped, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Nobody reads any more: what is still buffered goes nowhere, or the interpreter would complain at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -1,0 +1,42 @@
+"""How commands print: aligned tables, sizes, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from graftsdk.prediction import printable
+
+__all__ = ["megabytes", "one_line", "print_json", "print_table"]
+
+
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print JSON types; letters of all scripts stand as they are."""
+    print(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), indent: str = "") -> None:
+    """Print rows as aligned columns, the first row being the head; columns without any content are left out.
+
+    Args:
+        rows: head and rows of equal length.
+        right: columns of numbers, aligned to the right.
+        indent: before every line.
+    """
+    head, *body = [[one_line(cell) for cell in row] for row in rows]
+    columns = [column for column in range(len(head)) if any(row[column] for row in body)]
+    widths = {column: max(len(row[column]) for row in (head, *body)) for column in columns}
+    for row in (head, ["-" * widths.get(column, 0) for column in range(len(head))], *body):
+        cells = [row[c].rjust(widths[c]) if c in right else row[c].ljust(widths[c]) for c in columns]
+        print((indent + "  ".join(cells)).rstrip())
+
+
+def one_line(text: str) -> str:
+    """The text with what has no place in a line replaced."""
+    return printable(text)
+
+
+def megabytes(nbytes: int) -> str:
+    """As "12.3 MB"; below a tenth of a megabyte as "4.2 kB"."""
+    return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e5 else f"{nbytes / 1e3:.1f} kB"
