@@ -21,7 +21,7 @@ PEOPLE = {
 
 
 # The plain way rounds edges to pixels of the letterboxed frame: a person a few pixels wide there moves by a tenth.
-LEAST_OVERLAP, LEAST_OVERLAP_SMALL, SMALL = 0.95, 0.85, 20
+LEAST_OVERLAP, LEAST_OVERLAP_SMALL, SMALL = 0.94, 0.85, 20
 
 
 def plain_decode(outputs, image_size, input_size=640):
