@@ -5,7 +5,7 @@ from __future__ import annotations
 from graftsdk.models.backbones import Backbone, backbone, register_backbone, registered_backbones
 from graftsdk.models.branch import Branch
 from graftsdk.models.cost import branch_cost, trunk_cost
-from graftsdk.models.pooling import FewCellsWarning, Pooling, pooling, register_pooling, registered_poolings
+from graftsdk.models.pooling import FewCellsWarning, Pooling, register_pooling, registered_poolings
 from graftsdk.models.torchvision_weights import import_torchvision
 from graftsdk.models.trunk import Trunk
 
@@ -18,7 +18,6 @@ __all__ = [
     "backbone",
     "branch_cost",
     "import_torchvision",
-    "pooling",
     "register_backbone",
     "register_pooling",
     "registered_backbones",

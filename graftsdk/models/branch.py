@@ -19,7 +19,6 @@ from graftsdk.models.pooling import FewCellsWarning, Pooling, pooling
 from graftsdk.models.random_weights import RandomBits, fill_randomly
 from graftsdk.models.structure import (
     cells_at,
-    least_size,
     least_square,
     narrow_blocks,
     place,
@@ -227,17 +226,16 @@ def _check_cells(document: BranchDocument, *, warn: bool) -> None:
     found, cls, until, size = backbone(document.arch), pooling(document.pooling), document.until, document.crop.size
     cells = cells_at(found, size, until)
     if cells < cls.least_cells:
-        side = max(*least_size(found), least_square(found, until, cls.least_cells))
+        side = least_square(found, until, cls.least_cells)
         raise ImageTooSmall(
             f"pooling {document.pooling!r}: expected at least {cls.least_cells} cells at until={until} ({found.name}), "
             f"found {cells} for a crop of {size[0]}x{size[1]}; the least square input is {side}x{side}"
         )
     if warn and cells < cls.advised_cells:
-        side = max(*least_size(found), least_square(found, until, cls.advised_cells))
         warnings.warn(
             f"pooling {document.pooling!r}: {cells} cells at until={until} ({found.name}) for a crop of "
-            f"{size[0]}x{size[1]}; below {cls.advised_cells} it holds little beyond the mean. From {side}x{side} on "
-            f"there are enough",
+            f"{size[0]}x{size[1]}; below {cls.advised_cells} it holds little beyond the mean: choose a larger crop or "
+            f"an earlier until",
             FewCellsWarning,
             stacklevel=3,
         )

@@ -70,10 +70,11 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not block the open
     except (OSError, ValueError) as error:
         raise PlanPathError(f"{path}: expected a readable file, found {error}") from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise PlanPathError(f"{path}: expected a regular file, found a folder, pipe or device")
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise PlanPathError(f"{path}: expected a regular file, found a folder, pipe or device")
         if found.st_size > MAX_FILE_BYTES:
             raise PlanLimitError(f"{path}: expected at most {MAX_FILE_BYTES} bytes, found {found.st_size}")
         return file.read(found.st_size)

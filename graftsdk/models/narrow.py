@@ -87,7 +87,7 @@ def check_width(width: float) -> float:
 def narrow_channels(channels: int, width: float) -> int:
     """How many of `channels` are left: all at width 1, else the nearest multiple of 16, at least 16.
 
-    A layer that has fewer than 16 channels keeps them all (MobileNetV3's smallest squeeze has 8).
+    Never more than there are: a layer of fewer than 16 channels keeps them all (MobileNetV3's first squeeze has 8).
     """
     if width == 1.0:
         return channels

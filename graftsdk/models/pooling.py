@@ -92,7 +92,8 @@ class BilinearPooling(Pooling):
             x = torch.relu(self.reduce(x))
         x = x.flatten(2) * (x.shape[2] * x.shape[3]) ** -0.5  # [N, C, P]
         y = torch.sqrt(torch.matmul(x, x.transpose(1, 2)) + EPS)  # [N, C, C]
-        square = x.sum(1).square().sum(1, keepdim=True) + self.channels**2 * EPS  # [N, 1]
+        sums = x.sum(1)  # [N, P]
+        square = (sums * sums).sum(1, keepdim=True) + self.channels**2 * EPS  # [N, 1]
         return y.flatten(1), torch.sqrt(square)
 
 

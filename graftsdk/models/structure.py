@@ -7,7 +7,7 @@ costs and least input sizes need no weights.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 import torch
@@ -123,21 +123,7 @@ def least_size(backbone: Backbone) -> tuple[int, int]:
 
 def _least_side(backbone: Backbone, axis: int) -> int:
     modules, stem = _trunk_structure(backbone, 1.0), len(backbone.stem)
-
-    def works(side: int) -> bool:
-        try:
-            _shapes(modules, stem, (side, MAX_SIDE) if axis == 0 else (MAX_SIDE, side))
-        except RuntimeError:
-            return False
-        return True
-
-    low, high = MIN_SIDE, MAX_SIDE
-    if not works(high):
-        raise InputError(f"backbone {backbone.name!r}: no input up to {MAX_SIDE} pixels a side passes its blocks")
-    while low < high:  # the least side that works: a larger one always does
-        middle = (low + high) // 2
-        low, high = (low, middle) if works(middle) else (middle + 1, high)
-    return high
+    return _least(lambda side: bool(_shapes(modules, stem, (side, MAX_SIDE) if axis == 0 else (MAX_SIDE, side))))
 
 
 def cells_at(backbone: Backbone, size: tuple[int, int], until: int) -> int:
@@ -149,17 +135,29 @@ def cells_at(backbone: Backbone, size: tuple[int, int], until: int) -> int:
 @lru_cache(maxsize=256)
 def least_square(backbone: Backbone, until: int, cells: int) -> int:
     """The least side of a square input whose tap `until` has at least `cells` cells; blocks behind it do not count."""
-    modules = _trunk_structure(backbone, 1.0)[: len(backbone.stem) + until]
+    modules, stem = _trunk_structure(backbone, 1.0)[: len(backbone.stem) + until], len(backbone.stem)
 
     def works(side: int) -> bool:
-        try:
-            _, height, width = _shapes(modules, len(backbone.stem), (side, side))[-1]
-        except RuntimeError:
-            return False
+        _, height, width = _shapes(modules, stem, (side, side))[-1]
         return height * width >= cells
 
-    low, high = MIN_SIDE, MAX_SIDE
+    return _least(works)
+
+
+def _least(works: Callable[[int], bool]) -> int:
+    """The least side that works, by doubling and halving: a larger one always does. RuntimeError, torch's, counts as no."""
+
+    def passes(side: int) -> bool:
+        try:
+            return works(side)
+        except RuntimeError:
+            return False
+
+    high = MIN_SIDE
+    while not passes(high) and high < MAX_SIDE:  # doubled first: what fails, fails early and costs little
+        high = min(2 * high, MAX_SIDE)
+    low = max(high // 2, MIN_SIDE)
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if works(middle) else (middle + 1, high)
+        low, high = (low, middle) if passes(middle) else (middle + 1, high)
     return high
