@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 
 from graftsdk.cli.output import megabytes, one_line, print_json
 from graftsdk.lifecycle.doctor import Diagnosis, diagnose
@@ -23,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 on a sound machine, 1 where something is wrong."""
+    logging.getLogger("graftsdk").setLevel(logging.WARNING)  # its own small graphs are nobody's news
     found = diagnose()
     if args.json:
         print_json(found.to_dict())

@@ -131,7 +131,7 @@ def _print_change(change: PlanChange) -> None:
     kept = ", ".join(one_line(label) for label in change.kept) or "none"
     print(f"  untouched {len(change.kept)} labels, same parts, same scores: {kept}")
     altered = f", {change.tensors_altered} ALTERED" if change.tensors_altered else ""
-    print(f"  tensors   {change.tensors_kept} kept their bytes (SHA-256), {change.tensors_new} new{altered}")
+    print(f"  tensors   {change.tensors_kept} kept their SHA-256, {change.tensors_new} new{altered}")
 
 
 def _log(args: argparse.Namespace) -> int:

@@ -76,9 +76,10 @@ def _metadata(path: Path) -> dict[str, object]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block
     except OSError as error:
         raise PlanPathError(f"{path}: expected a plan, part or checkpoint, found: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise PlanPathError(f"{path}: expected a regular file, found a folder, pipe or device")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise PlanPathError(f"{path}: expected a regular file, found a folder, pipe or device")
         head = file.read(9)
         length = int.from_bytes(head[:8], "little")
         if head[8:] != b"{":
