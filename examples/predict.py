@@ -38,7 +38,7 @@ report = export_plan(
     branches=[folder / f"{name}.safetensors" for name in labels],
     progress=True,
 )
-print(report)
+print(report.table())
 
 # 3. A picture goes in, people with attributes come out. The masks are our own here; a plan may hold a segmenter.
 image, masks = lift_scene()
