@@ -2,8 +2,8 @@
 
 Every value in a block carries which of the full block's channels are left. A convolution keeps the first channels of
 its output, a depthwise convolution and everything without weights keep those of their input, a concatenation keeps
-the first channels of each of its pieces. The block's graph comes from symbolic tracing, which patches module calls
-while it runs and is therefore serialised by a lock.
+the first channels of each of its pieces. The block's graph comes from symbolic tracing, which patches the calls of all
+modules while it runs: narrowing is serialised by a lock, and no other thread may run torch modules meanwhile.
 """
 
 from __future__ import annotations

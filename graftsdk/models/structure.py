@@ -103,8 +103,9 @@ def tap_shapes(backbone: Backbone, width: float, size: tuple[int, int]) -> tuple
     Raises:
         ImageTooSmall: the input is too small for the backbone; names the least (H, W) that works.
     """
+    modules = _trunk_structure(backbone, width)
     try:
-        return tuple(_shapes(_trunk_structure(backbone, width), len(backbone.stem), size))
+        return tuple(_shapes(modules, len(backbone.stem), size))
     except RuntimeError as error:  # torch: "Calculated padded input size per channel ... smaller than kernel"
         least = least_size(backbone)
         if size[0] >= least[0] and size[1] >= least[1]:
@@ -145,7 +146,7 @@ def least_square(backbone: Backbone, until: int, cells: int) -> int:
 
 
 def _least(works: Callable[[int], bool]) -> int:
-    """The least side that works, by doubling and halving: a larger one always does. RuntimeError, torch's, counts as no."""
+    """The least side that works, by doubling and halving: a larger one always does. Torch's RuntimeError is a no."""
 
     def passes(side: int) -> bool:
         try:

@@ -86,7 +86,7 @@ def test_least_inputs_of_inception_v3() -> None:
     found = backbone("inception_v3")
     assert least_size(found) == (75, 75)
     # 8n+19 up to 5d, 16n+27 for 6a..6e, 32n+43 for 7a..7c
-    table = [(1, 1, 27), (4, 1, 43), (8, 2, 59), (4, 16, 91), (8, 100, 187), (9, 2, 107), (9, 100, 363)]
+    table = [(1, 1, 27), (4, 2, 59), (8, 100, 187), (9, 2, 107)]
     assert [least_square(found, until, cells) for until, cells, _ in table] == [side for *_, side in table]
     assert Trunk.create("inception_v3", (75, 80), width=0.25).tap_shape(11) == (512, 1, 1)
     for size in ((74, 299), (299, 74)):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -106,3 +108,21 @@ def test_registry(monkeypatch: pytest.MonkeyPatch) -> None:
         register_pooling("linear", nn.Linear)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="pooling name"):
         register_pooling("no name", Strongest)
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter's own
+def test_a_branch_with_projection_and_bilinear_pooling_exports_with_dynamic_batch() -> None:
+    trunk = Trunk.create("resnet18", (64, 64))
+    branch = Branch.create(trunk, "hat", tap=1, until=3, pooling="bilinear", width=0.25)
+    tap = torch.relu(torch.randn(3, *trunk.tap_shape(1)))
+    batch = {0: torch.export.Dim("n", min=1)}
+    program = torch.onnx.export(
+        branch, (tap[:2],), input_names=["tap"], opset_version=18, dynamo=True, dynamic_shapes=(batch,), verbose=False
+    )
+    assert program is not None
+    assert program.model.opset_imports[""] == 18
+    assert "Einsum" not in {node.op_type for node in program.model.graph}
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for count in (1, 3):
+        (found,) = session.run(None, {"tap": tap[:count].numpy()})
+        assert np.abs(found - branch(tap[:count]).detach().numpy()).max() < 1e-5
