@@ -27,16 +27,17 @@ class Plan:
     """A plan file, mapped. `with open_plan(path) as plan` closes it.
 
     Attributes:
-        path: the file, or None for bytes and file objects.
+        path: the file, or None for bytes and file objects. inode: of the file that is mapped, or None.
         manifest: what it holds. digest: SHA-256 of its header, 64 hex digits; names this very plan.
         labels: every label, in the plan's order.
         parts: part name -> Part, every byte hashed before it is handed out.
     """
 
-    def __init__(self, data: memoryview, path: Path | None) -> None:
+    def __init__(self, data: memoryview, path: Path | None, inode: int | None = None) -> None:
         where = str(path) if path is not None else "plan"
         header = parse_header(data, where)
         self.path = path
+        self.inode = inode
         self.digest = header.digest
         self.manifest = Manifest.from_json(header.manifest, f"{where} manifest")
         self._where = where
@@ -129,7 +130,7 @@ def open_plan(source: PlanSource) -> Plan:
     """
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        return Plan(_map_file(path), path)
+        return Plan(*_map_file(path))
     if isinstance(source, (bytes, bytearray, memoryview)):
         return Plan(memoryview(bytes(source)), None)  # a copy: the caller may change its own bytes
     read = getattr(source, "read", None)
@@ -148,7 +149,7 @@ def load_plan(source: PlanSource) -> Plan:
     return plan
 
 
-def _map_file(path: Path) -> memoryview:
+def _map_file(path: Path) -> tuple[memoryview, Path, int]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -159,7 +160,7 @@ def _map_file(path: Path) -> memoryview:
             raise PlanPathError(f"{path}: expected a regular file")
         if found.st_size == 0:
             raise PlanTruncated(f"{path}: expected a plan, found an empty file")
-        return memoryview(mmap.mmap(descriptor, found.st_size, access=mmap.ACCESS_READ))
+        return memoryview(mmap.mmap(descriptor, found.st_size, access=mmap.ACCESS_READ)), path, found.st_ino
     finally:
         os.close(descriptor)
 

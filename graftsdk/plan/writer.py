@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
+import mmap
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from graftsdk.errors import PlanCorrupt
 from graftsdk.files import atomic_write
-from graftsdk.plan.container import build_header
+from graftsdk.plan.container import Section, build_header
 from graftsdk.plan.manifest import Manifest
 from graftsdk.plan.part import Part, dtype_name
 from graftsdk.plan.reader import Plan
 
 __all__ = ["tensor_hashes", "write_plan"]
 
-_CHUNK = 16 * 1024 * 1024
+_CHUNK = 64 * 1024 * 1024
+_NO_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
 
 _Listed = tuple[str, str, tuple[int, ...]]
 
@@ -32,13 +35,13 @@ def tensor_hashes(parts: Sequence[Part]) -> dict[str, str]:
 def write_plan(
     path: str | os.PathLike[str], manifest: Manifest, parts: Sequence[Part], *, base: Plan | None = None
 ) -> None:
-    """Write a plan to `path`, whole or not at all.
+    """Write a plan to `path`, whole or not at all; every tensor is hashed as it lies in the new file.
 
     Args:
         path: the file.
         manifest: `tensors` must name every tensor of `parts`, and those of `base` that stay.
         parts: new parts.
-        base: an open plan whose other tensors are copied byte by byte and hashed on the way.
+        base: an open plan whose other tensors are copied byte by byte.
 
     Raises:
         PlanCorrupt: the manifest is not one that can be read back, or bytes of `base` are not what its manifest says.
@@ -52,25 +55,84 @@ def write_plan(
             if name not in sources:
                 listed.append((name, dtype, shape))
                 sources[name] = content
-    copied = _kept(manifest, base, sources) if base is not None else {}
-    for name, (dtype, shape, content) in copied.items():
-        listed.append((name, dtype, shape))
-        sources[name] = content
+    copied: dict[str, int] = {}
+    if base is not None:
+        for section in _kept(manifest, base, sources):
+            listed.append((section.name, section.dtype, section.shape))
+            sources[section.name] = base.bytes_of(section)
+            copied[section.name] = section.offset
     if set(sources) != set(manifest.tensors):
         odd = sorted(set(sources) ^ set(manifest.tensors))[0]
         raise PlanCorrupt(f"tensor {odd!r} stands only in the manifest or only in the parts to be written")
     head, sections = build_header(text, listed)
-    with atomic_write(path) as file, ThreadPoolExecutor(2) as pool:
-        file.write(head)
-        checks: list[tuple[str, Future[str]]] = []
+    with atomic_write(path) as file:
+        _write_tensors(file.fileno(), head, sections, sources, _Source(base, copied), manifest.tensors)
+
+
+class _Source:
+    """The plan that tensors are copied from, inside the kernel where that can be done."""
+
+    def __init__(self, base: Plan | None, offsets: Mapping[str, int]) -> None:
+        self._base, self._offsets = base, offsets
+
+    def __enter__(self) -> _Source:
+        self._descriptor = -1
+        if self._base is not None and self._base.path is not None:
+            with contextlib.suppress(OSError):  # gone or replaced since: its bytes are still mapped
+                self._descriptor = os.open(self._base.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                if os.fstat(self._descriptor).st_ino != self._base.inode:
+                    self._close()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def copy(self, section: Section, descriptor: int) -> int:
+        """Copy what can be copied of a section; the number of bytes that were."""
+        done = 0
+        while self._descriptor >= 0 and section.name in self._offsets and done < section.size:
+            begin, end = self._offsets[section.name] + done, section.offset + done
+            try:
+                count = os.copy_file_range(self._descriptor, descriptor, section.size - done, begin, end)
+            except OSError as error:
+                if error.errno not in _NO_COPY:
+                    raise
+                count = 0
+            if count == 0:  # another file system, or a file that shrank: write() does the rest, or the hash refuses it
+                self._close()
+            done += count
+        return done
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _write_tensors(
+    descriptor: int,
+    head: bytes,
+    sections: Sequence[Section],
+    sources: Mapping[str, memoryview],
+    source: _Source,
+    expected: Mapping[str, str],
+) -> None:
+    """Fill the new file, and hash every tensor as it lies there: a copy must not carry a flipped bit on."""
+    size = sections[-1].offset + sections[-1].size
+    os.ftruncate(descriptor, size)
+    _write(descriptor, memoryview(head), 0)
+    with source, mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as written, ThreadPoolExecutor(_workers()) as pool:
+        checks = []
         for section in sections:
-            content = sources[section.name]
-            if section.name in copied:  # hashed beside the write: a copy must not carry a flipped bit on
-                checks.append((section.name, pool.submit(_sha256, content)))
-            _write(file, content)
-        for name, check in checks:
-            if check.result() != manifest.tensors[name]:
-                raise PlanCorrupt(f"the bytes of {name!r} were changed in the plan that is copied; nothing was written")
+            done = source.copy(section, descriptor)
+            _write(descriptor, sources[section.name][done:], section.offset + done)
+            checks.append(pool.submit(_sha256, written, section))  # beside the writing of the next ones
+        os.fsync(descriptor)  # beside the last hashes; the one that atomic_write asks for then finds nothing to do
+        for section, check in zip(sections, checks, strict=True):
+            if check.result() != expected[section.name]:
+                raise PlanCorrupt(
+                    f"the bytes of {section.name!r} are not those that its plan or part promised; nothing was written"
+                )
 
 
 def _checked_json(manifest: Manifest) -> str:
@@ -97,21 +159,25 @@ def _tensors(part: Part) -> list[tuple[str, str, tuple[int, ...], memoryview]]:
     return found
 
 
-def _kept(
-    manifest: Manifest, base: Plan, new: Mapping[str, memoryview]
-) -> dict[str, tuple[str, tuple[int, ...], memoryview]]:
-    found = {}
-    for part in base.manifest.parts:
-        for section in base.sections(part).values():
-            if section.name in manifest.tensors and section.name not in new:
-                found[section.name] = (section.dtype, section.shape, base.bytes_of(section))
-    return found
+def _kept(manifest: Manifest, base: Plan, new: Mapping[str, memoryview]) -> list[Section]:
+    return [
+        section
+        for part in base.manifest.parts
+        for section in base.sections(part).values()
+        if section.name in manifest.tensors and section.name not in new
+    ]
 
 
-def _write(file: BinaryIO, content: memoryview) -> None:
-    for begin in range(0, len(content), _CHUNK):
-        file.write(content[begin : begin + _CHUNK])
+def _workers() -> int:
+    return min(4, len(os.sched_getaffinity(0)))
 
 
-def _sha256(content: memoryview) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _write(descriptor: int, content: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(content):  # one call writes at most 2 GiB
+        done += os.pwrite(descriptor, content[done : done + _CHUNK], offset + done)
+
+
+def _sha256(written: mmap.mmap, section: Section) -> str:
+    with memoryview(written) as view, view[section.offset : section.offset + section.size] as content:
+        return hashlib.sha256(content).hexdigest()
