@@ -32,7 +32,7 @@ class Backbone:
         nonnegative: whether every tap from 1 on is >= 0 (a block ends in ReLU), as bilinear pooling needs.
         classifier: prefixes of torchvision's weights that are no part of the trunk.
         gain: of random convolution weights: standard deviation x sqrt(fan-in). 1.71 keeps the variance of centred
-            filters behind ReLU; a backbone's own value is measured (tests/models/test_random_weights.py).
+            filters behind ReLU; a backbone's own value is measured (tests/models/test_trunk.py).
         damped: names of the BatchNorm layers that close a residual branch; random weights start them at 0.5, so that
             a sum over many blocks keeps its scale.
     """
