@@ -74,7 +74,8 @@ class Branch(nn.Module):
         trunk: Trunk,
         label: str,
         classes: Sequence[str] = ("no", "yes"),
-        tap: int = 0,
+        *,
+        tap: int,
         until: int | None = None,
         pooling: str = "gap",
         width: float = 1.0,
@@ -100,8 +101,7 @@ class Branch(nn.Module):
             ImageTooSmall: too few cells at `until` for the pooling; names the least square input.
             UnsupportedOp: width < 1 and a block cannot be narrowed.
         """
-        classes = tuple(classes)
-        check_names(label, classes)
+        classes = _check_names(label, classes)
         last = len(trunk.backbone.blocks)
         until = trunk.check_tap(last if until is None else until, "until")
         if trunk.check_tap(tap) > until:
@@ -109,9 +109,17 @@ class Branch(nn.Module):
         if init not in ("trunk", "random"):
             raise InputError(f"init: expected 'trunk' or 'random', found {init!r}")
         document = BranchDocument(
-            label, classes, trunk.arch, trunk.width, trunk.crop, trunk.fingerprint(tap), tap, until, pooling,
-            check_width(width),
-        )  # fmt: skip
+            label=label,
+            classes=classes,
+            arch=trunk.arch,
+            trunk_width=trunk.width,
+            crop=trunk.crop,
+            trunk_fingerprint=trunk.fingerprint(tap),
+            tap=tap,
+            until=until,
+            pooling=pooling,
+            width=check_width(width),
+        )
         _check_cells(document, warn=True)
         bits = RandomBits(seed)
         if init == "trunk":
@@ -133,6 +141,7 @@ class Branch(nn.Module):
     def _fill_head(self, bits: RandomBits) -> None:
         fill_randomly(self.pool, bits, gain=1.0)
         self.classifier.to_empty(device="cpu")
+        # Features of norm 1, or each near 1: either way logits differ by about 1 between crops, so that scores vary.
         std = 1.0 if self.pool.scaled else self.pool.features**-0.5
         with torch.no_grad():
             self.classifier.weight.copy_(bits.uniform((len(self.classes), self.pool.features), std, centred=True))
@@ -211,6 +220,13 @@ class Branch(nn.Module):
         check_tensors(tensors, branch.state_dict(), str(path))
         branch.load_state_dict(tensors, strict=True, assign=True)
         return branch
+
+
+def _check_names(label: str, classes: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in (label, *classes)):
+        raise InputError(f"expected a text as label and a list of texts as classes, found {label!r} and {classes!r}")
+    check_names(label, tuple(classes))
+    return tuple(classes)
 
 
 def _structure(document: BranchDocument) -> tuple[dict[str, nn.Module], int]:

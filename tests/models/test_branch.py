@@ -53,6 +53,8 @@ def test_own_blocks(trunk: Trunk, tap: int, until: int | None, own: int) -> None
         ({"tap": -1}, "tap: expected an integer from 0 to 8"),
         ({"tap": 1, "until": 9}, "until: expected an integer from 0 to 8"),
         ({"label": ""}, "label and class names"),
+        ({"label": 5}, "expected a text as label"),
+        ({"classes": "no"}, "a list of texts as classes, found 'hat' and 'no'"),
         ({"label": "a\u202eb"}, "hidden characters"),
         ({"classes": ("yes",)}, "2 to 64 classes, found 1"),
         ({"classes": ("Yes", "yes")}, "different names"),

@@ -75,7 +75,7 @@ def test_branch_comes_back(
     arch: str, tap: int, until: int | None, pooling: str, width: float, trunk_width: float, tmp_path: Path
 ) -> None:
     trunk = Trunk.create(arch, (75, 75), width=trunk_width)
-    branch = Branch.create(trunk, "gender", ("female", "male"), tap, until, pooling, width)
+    branch = Branch.create(trunk, "gender", ("female", "male"), tap=tap, until=until, pooling=pooling, width=width)
     branch.thresholds, branch.temperature = {"male": 0.6}, 1.7
     branch.metrics, branch.histogram = {"auc": 0.9}, {"male": (1,) * 20}
     branch.provenance = Provenance(licence="MIT")
