@@ -8,8 +8,9 @@ VENV ?= .venv
 BUILD ?= build
 
 PY := $(VENV)/bin/python
-# The working directory never shadows the installed package.
+# The working directory never shadows the installed package. A script finds the modules beside it all the same.
 export PYTHONSAFEPATH := 1
+SCRIPT := PYTHONSAFEPATH= $(PY)
 
 # Folders are listed too: their times change when a file is removed.
 SOURCES := $(shell find graftsdk export cpp_ext \( -name __pycache__ -o -name '*.so' \) -prune -o -print) \
@@ -26,7 +27,7 @@ help:  ## list the targets
 
 demo: $(INSTALLED)  ## build a small plan, predict on a picture, save it in out/
 	@mkdir -p out
-	$(PY) examples/predict.py out
+	$(SCRIPT) examples/predict.py out
 
 test: $(INSTALLED)  ## run the tests on the installed wheel
 	@# Compiled engines of earlier runs and of the user would hide what a first run meets.
@@ -43,15 +44,15 @@ lint: $(INSTALLED)  ## ruff, mypy --strict, the layers, clang-format
 	cd $(BUILD)/lint && $(abspath $(VENV))/bin/lint-imports --no-logo --cache-dir cache $(CURDIR)/pyproject.toml
 
 bench: $(INSTALLED)  ## measure against the alternatives, in one interleaved run
-	$(PY) benchmarks/run.py
+	$(SCRIPT) benchmarks/run.py
 
 wheel: $(WHEEL) $(INSTALLED)  ## a manylinux wheel in dist/, checked
 	@rm -rf dist && mkdir -p dist
 	PATH=$(abspath $(VENV))/bin:$$PATH $(PY) -m auditwheel repair --wheel-dir dist $(BUILD)/wheel/graftsdk-*.whl
-	$(PY) tests/packaging/check_wheel.py dist/graftsdk-*.whl
+	$(SCRIPT) tests/packaging/check_wheel.py dist/graftsdk-*.whl
 
 fuzz: $(INSTALLED)  ## feed hostile bytes to the readers for a minute
-	$(PY) tests/fuzz/run.py --seconds 60
+	$(SCRIPT) tests/fuzz/run.py --seconds 60
 
 cpp-test: $(INSTALLED)  ## build and run the tests of the C++ core
 	$(VENV)/bin/cmake -S . -B $(BUILD)/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja \
