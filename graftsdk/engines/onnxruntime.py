@@ -19,6 +19,7 @@ import numpy as np
 
 from graftsdk.engines.base import Graph
 from graftsdk.engines.entry import GRAPH_FILE, WEIGHTS_FILE
+from graftsdk.engines.exits import in_flight
 from graftsdk.engines.feeds import Port
 from graftsdk.engines.forks import leak_in_child
 from graftsdk.engines.runtime_errors import runtime_errors
@@ -71,7 +72,7 @@ class Session:
         self.outputs = _ports(session.get_outputs(), list(graph.outputs))
 
     def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
-        with runtime_errors("running a graph", running=True):
+        with in_flight(), runtime_errors("running a graph", running=True):
             return list(self._session.run(list(names), dict(feeds)))
 
 
@@ -177,8 +178,8 @@ def _session(
     settings.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL  # parallel is 10 to 50 times slower (#11668, #23303)
     settings.log_severity_level = 3  # errors; a saved graph is tied to the CPU, and the cache's key knows it
-    settings.inter_op_num_threads = 1
     if shared is None:
+        settings.inter_op_num_threads = 1
         settings.intra_op_num_threads = threads
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # doubles the next session's time
     else:
@@ -190,7 +191,7 @@ def _session(
         settings.add_external_initializers(list(weights), list(weights.values()))
     if save is not None:
         settings.optimized_model_filepath = str(save)
-    with runtime_errors(f"opening a graph on {device!r}"):
+    with in_flight(), runtime_errors(f"opening a graph on {device!r}"):
         session = ort.InferenceSession(model, settings, providers=_PROVIDERS[device], enable_fallback=0)
     _check_device(session, device)
     leak_in_child(session)
@@ -224,6 +225,9 @@ def _onnxruntime() -> Any:
     Raises:
         MissingDependency: it is absent, broken, or overwritten by a second package.
     """
+    # 1.32 starts a thread at import that reports use to its maker. graftsdk sends nothing anywhere; and in a forked
+    # child, which lacks that thread, exit() would wait for it for ever (measured).
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except (ImportError, OSError) as error:

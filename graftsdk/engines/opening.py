@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from graftsdk._native import cpu_features
@@ -150,10 +151,10 @@ class _OnnxRuntimeEngine(Engine):
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[Callable[[], object]]:
     """A step to call for each graph compiled; a bar on stderr where that is a terminal."""
-    if total == 0:
-        yield lambda: None
+    if total == 0 or sys.stderr is None or not sys.stderr.isatty():
+        yield lambda: None  # tqdm starts a thread even for a bar that is not shown
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, desc="compiling", unit="graph", disable=None) as bar:
+    with tqdm(total=total, desc="compiling", unit="graph") as bar:
         yield bar.update

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from graftsdk.engines import Graph
 
+HERE = Path(__file__).parent
 SIDE = 12
 Model = onnx.ModelProto
 
@@ -33,7 +35,9 @@ def model(nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], w
 def _weight(name: str, *shape: int) -> onnx.TensorProto:
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
     scale = 1 / np.sqrt(np.prod(shape[1:]) if len(shape) > 1 else shape[0])
-    return numpy_helper.from_array((np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32), name)
+    return numpy_helper.from_array(
+        (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32), name
+    )
 
 
 def trunk_nodes() -> tuple[list[Any], list[Any]]:
@@ -75,9 +79,7 @@ def trunk_model() -> Model:
 def branch_model(name: str, tap: str) -> Model:
     channels, side = TAPS[tap]
     nodes, weights = branch_nodes(name, f"{name}/tap", channels)
-    return model(
-        nodes, [value(f"{name}/tap", "n", channels, side, side)], [value(f"{name}/scores", "n", 2)], weights
-    )
+    return model(nodes, [value(f"{name}/tap", "n", channels, side, side)], [value(f"{name}/scores", "n", 2)], weights)
 
 
 def merged_model(branches: dict[str, str]) -> Model:
@@ -96,7 +98,9 @@ def segmenter_model(batch: int = 1) -> Model:
         helper.make_node("Relu", ["frames"], ["rows"]),
         helper.make_node("Add", ["priors_w", "means"], ["priors"]),
     ]
-    return model(nodes, [value("frames", batch, 3, 4, 4)], [value("rows", batch, 3, 4, 4), value("priors", 5, 4)], [priors])
+    return model(
+        nodes, [value("frames", batch, 3, 4, 4)], [value("rows", batch, 3, 4, 4), value("priors", 5, 4)], [priors]
+    )
 
 
 def reference(onnx_model: Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
