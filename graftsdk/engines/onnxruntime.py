@@ -238,4 +238,6 @@ def _onnxruntime() -> Any:
             "`onnxruntime-gpu` were both installed and one was removed: "
             "pip uninstall -y onnxruntime onnxruntime-gpu && pip install graftsdk"
         )
+    if os.environ["ORT_DISABLE_TELEMETRY"] == "1":
+        onnxruntime.disable_telemetry_events()  # where other code imported it first
     return onnxruntime

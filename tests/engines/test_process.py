@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import pty
+import struct
 import subprocess
+import sys
+import termios
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from engine_graphs import crops, merged, split
+from engine_graphs import HERE, crops, merged, split
 
 from graftsdk.engines import open_engine
 from graftsdk.errors import EngineClosed
@@ -18,7 +25,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 PRELUDE = """
 import os, sys, threading, multiprocessing
-from engine_graphs import crops, merged, split
+from engine_graphs import HERE, crops, merged, split
 from graftsdk.engines import open_engine, share_threads
 from graftsdk.errors import EngineError, EngineForked, EngineIncompatible, InputError
 def bits(engine, count=5):
@@ -314,3 +321,23 @@ print({{"onnx", "onnx_ir", "torch", "tqdm"}} & set(sys.modules))
 """
     open_engine([merged()], device="cpu").close()
     assert python(code.format(key=merged().key)).stdout == "set()\n"
+
+
+def test_a_terminal_sees_progress_when_something_is_compiled() -> None:
+    code = PRELUDE + "open_engine(split(), device='cpu').close()"
+    shown = []
+    for _ in range(2):
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # a bar needs columns
+        environment = {**os.environ, "PYTHONPATH": str(HERE)}
+        done = subprocess.run([sys.executable, "-c", code], stderr=theirs, env=environment, timeout=60, check=False)
+        os.close(theirs)
+        text = b""
+        with contextlib.suppress(OSError):  # Linux says EIO where the other side is closed
+            while block := os.read(ours, 4096):
+                text += block
+        os.close(ours)
+        assert done.returncode == 0, text
+        shown.append(text.decode())
+    assert "compiling" in shown[0] and "3/3" in shown[0]
+    assert shown[1] == ""
