@@ -175,10 +175,8 @@ class Predictor:
         wanted = self._wanted(labels)
         height, width = self.plan.manifest.crop.size
         if not isinstance(crops, np.ndarray) or crops.dtype != np.float32:
-            found = crops.dtype if isinstance(crops, np.ndarray) else type(crops).__name__
-            raise DTypeError(
-                f"crops: expected a float32 array, found {found}; graftsdk.preprocess.mask_crop makes them"
-            )
+            kind = crops.dtype if isinstance(crops, np.ndarray) else type(crops).__name__
+            raise DTypeError(f"crops: expected a float32 array, found {kind}; graftsdk.preprocess.mask_crop makes them")
         if crops.ndim != 4 or crops.shape[1:] != (3, height, width):
             raise ShapeError(f"crops: expected [N, 3, {height}, {width}], found {list(crops.shape)}")
         names = {label: scores_name(self._joints[label].branch) for label in wanted}
