@@ -44,7 +44,7 @@ def test_small_tree_answers_differently_crop_by_crop(tmp_path: Path) -> None:
     assert len(values) == len(LABELS)
     for scores in values.values():
         assert len(np.unique(scores[:, 1])) == 8
-        assert 1e-6 < scores.min() and scores.max() < 1 - 1e-6
+        assert scores.min() > 1e-6 and scores.max() < 1 - 1e-6
 
 
 def test_bits_that_do_not_hold_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
