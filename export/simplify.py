@@ -41,10 +41,8 @@ def _fix_reshapes(graph: ir.Graph) -> None:
         rest = list(result.shape)[1:]
         if not all(isinstance(side, int) for side in rest):
             continue
-        tensor = ir.tensor(np.array([0, *rest], np.int64), name=f"{result.name}.shape")
-        shape = ir.Value(
-            name=tensor.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-        )
+        tensor = ir.Tensor(np.array([0, *rest], np.int64), name=f"{result.name}.shape")
+        shape = ir.Value(name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
         graph.register_initializer(shape)
         node.replace_input_with(1, shape)
         node.attributes.pop("allowzero", None)  # 0 copies the batch

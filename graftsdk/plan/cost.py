@@ -119,7 +119,7 @@ def _cost(trees: Sequence[tuple[TrunkDocument, Sequence[BranchDocument]]], repor
             share = _share(macs, total)
             trunks.append(TrunkCost(trunk.arch, trunk.blocks, tap, exported.parameters[tap], macs, network, share))
         labels += [_label(branch, total, reported) for branch in branches]
-    parameters = sum(row.parameters for row in (*trunks, *labels))
+    parameters = sum(row.parameters for row in trunks) + sum(row.parameters for row in labels)
     return PlanCost(tuple(trunks), tuple(labels), total, parameters, networks, len(labels))
 
 
