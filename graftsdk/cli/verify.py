@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bisect",
         action="store_true",
-        help="compare at every tap and branch output, and name the first part outside tolerance",
+        help="compare every trunk block (tap to tap) and branch alone, and name the first part outside tolerance",
     )
     parser.add_argument(
         "--against",
@@ -80,10 +80,10 @@ def _print(found: Verification) -> None:
         print(f"\nthis engine against {one_line(found.reference)}, {found.scores[0].crops} crops{images}")
         _print_comparisons(found.scores)
     if found.bisection is not None:
-        print("\ncut points, in the order in which a crop passes them (taps: share of the greatest activation)")
+        print("\neach part alone, fed with what the engine gave it (taps: share of the greatest activation)")
         rows = [["part", "difference", "result"]]
         for probe in found.bisection.probes:
-            result = "ok" if probe.comparison.ok else "FIRST HERE" if probe.guilty else "follows"
+            result = "OUTSIDE" if probe.guilty else "ok" if probe.known else "unknown: fed with nonsense"
             rows.append([probe.part, f"{probe.comparison.difference:.1e}", result])
         print_table(rows, right=(1,), indent="  ")
         print(f"\nfirst part outside tolerance: {one_line(found.bisection.first or 'none')}")

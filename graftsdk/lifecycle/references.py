@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from graftsdk.engines import Graph
 from graftsdk.engines.reference import open_reference
 from graftsdk.errors import FingerprintMismatch, InputError
 from graftsdk.graft import externalize, scores_name, tap_name
+from graftsdk.lifecycle.cutting import BLOCK_INPUT, cut_block
 from graftsdk.lifecycle.inspection import checkpoint_document, is_onnx
 from graftsdk.plan import BranchDocument, Part, Plan, Tree, TrunkDocument
 from graftsdk.plan.onnx_part import model_from_part, read_onnx_part
@@ -22,12 +24,11 @@ from graftsdk.plan.onnx_part import model_from_part, read_onnx_part
 __all__ = ["Reference"]
 
 Floats = npt.NDArray[np.float32]
-_TrunkRun = Callable[[Floats], Sequence[Floats]]  # crops -> taps 0..B
-_BranchRun = Callable[[Floats], Floats]  # tap -> scores
+_Run = Callable[[Floats], Floats]
 
 
 class Reference:
-    """Taps and scores of a plan, computed part by part on a second way.
+    """Taps and scores of a plan, computed block by block and branch by branch on a second way.
 
     The plan's own parts run in ONNX Runtime on the CPU with all optimisations off; a file of `against` takes the
     place of the part that it is the origin of: a checkpoint runs in torch, an exported part like the plan's own.
@@ -41,15 +42,15 @@ class Reference:
     def __init__(self, plan: Plan, against: Iterable[str | os.PathLike[str]] = ()) -> None:
         self._stack = ExitStack()
         self._trees = plan.manifest.trees
-        self._trunks: dict[str, _TrunkRun] = {}
-        self._branches: dict[str, _BranchRun] = {}
+        self._trunks: dict[str, Sequence[_Run]] = {}  # part -> what makes tap 0, 1, …, each from the one before
+        self._branches: dict[str, _Run] = {}
         self.files: tuple[str, ...] = tuple(os.fspath(path) for path in against)
         try:
             for path in self.files:
                 self._take(path)
             for tree in (tree for tree in self._trees if tree.branches):
                 if tree.trunk not in self._trunks:
-                    self._trunks[tree.trunk] = self._trunk_part(plan.parts[tree.trunk], tree.document.blocks)
+                    self._trunks[tree.trunk] = self._trunk_part(plan.parts[tree.trunk], _deepest(tree))
                 for entry in tree.branches:
                     if entry.label not in self._branches:
                         self._branches[entry.label] = self._branch_part(plan.parts[entry.part])
@@ -61,12 +62,22 @@ class Reference:
         """Value name, as in grafted graphs -> value: every tap up to the deepest, and all scores."""
         found: dict[str, Floats] = {}
         for tree in (tree for tree in self._trees if tree.branches):
-            taps = self._trunks[tree.trunk](crops)
-            deepest = max(entry.document.tap for entry in tree.branches)
-            found |= {tap_name(tree.trunk, k): taps[k] for k in range(deepest + 1)}
+            value = crops
+            for k in range(_deepest(tree) + 1):
+                value = self.tap(tree.trunk, k, value)
+                found[tap_name(tree.trunk, k)] = value
             for entry in tree.branches:
-                found[scores_name(entry.part)] = self._branches[entry.label](taps[entry.document.tap])
+                tap = found[tap_name(tree.trunk, entry.document.tap)]
+                found[scores_name(entry.part)] = self.scores(entry.label, tap)
         return found
+
+    def tap(self, trunk: str, k: int, value: Floats) -> Floats:
+        """Tap k of a trunk part, from tap k-1 (for k = 0: from crops)."""
+        return self._trunks[trunk][k](value)
+
+    def scores(self, label: str, tap: Floats) -> Floats:
+        """A label's scores, from the tap that its branch reads."""
+        return self._branches[label](tap)
 
     def close(self) -> None:
         """Let go of the engines."""
@@ -85,66 +96,66 @@ class Reference:
         else:
             document = checkpoint_document(path)
         if isinstance(document, TrunkDocument):
-            run = self._trunk_part(part, document.blocks) if part is not None else _torch_trunk(path)
-            _put(self._trunks, _tree_of(self._trees, document, path).trunk, run, path)
+            tree = _tree_of(self._trees, document, path)
+            _put(self._trunks, tree.trunk, self._trunk_part(part, _deepest(tree)) if part else _torch_trunk(path), path)
         else:
             _check_branch(self._trees, document, path)
-            branch = self._branch_part(part) if part is not None else _torch_branch(path)
-            _put(self._branches, document.label, branch, path)
+            _put(self._branches, document.label, self._branch_part(part) if part else _torch_branch(path), path)
 
-    def _trunk_part(self, part: Part, blocks: int) -> _TrunkRun:
-        names = [f"tap_{k}" for k in range(blocks + 1)]
-        return _engine_run(self._open(part, "crops", names), "crops", names)
+    def _trunk_part(self, part: Part, deepest: int) -> Sequence[_Run]:
+        runs = []
+        for k in range(deepest + 1):
+            load = partial(_load_block, part, k)
+            runs.append(self._open(f"{part.digest}/{k}", BLOCK_INPUT if k else "crops", f"tap_{k}", load))
+        return runs
 
-    def _branch_part(self, part: Part) -> _BranchRun:
-        run = _engine_run(self._open(part, "tap", ["scores"]), "tap", ["scores"])
-        return lambda tap: run(tap)[0]
+    def _branch_part(self, part: Part) -> _Run:
+        return self._open(part.digest, "tap", "scores", partial(_load_branch, part))
 
-    def _open(self, part: Part, name: str, outputs: Sequence[str]) -> Any:
-        load = partial(_load, part)
-        graph = Graph(key=part.digest, inputs={name: name}, outputs=tuple(outputs), load=load)
-        return self._stack.enter_context(open_reference([graph]))
+    def _open(self, key: str, name: str, output: str, load: Any) -> _Run:
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        graph = Graph(key=digest, inputs={name: name}, outputs=(output,), load=load)
+        engine = self._stack.enter_context(open_reference([graph]))
+        return lambda value: engine.run({name: value})[output]
 
 
-def _load(part: Part) -> tuple[bytes, Mapping[str, npt.NDArray[Any]]]:
+def _load_block(part: Part, k: int) -> tuple[bytes, Mapping[str, npt.NDArray[Any]]]:
+    return externalize(cut_block(part, k))
+
+
+def _load_branch(part: Part) -> tuple[bytes, Mapping[str, npt.NDArray[Any]]]:
     return externalize(model_from_part(part))
 
 
-def _engine_run(engine: Any, name: str, outputs: Sequence[str]) -> Callable[[Floats], list[Floats]]:
-    def run(value: Floats) -> list[Floats]:
-        found = engine.run({name: value})
-        return [found[each] for each in outputs]
-
-    return run
-
-
-def _torch_trunk(path: str) -> _TrunkRun:
-    import torch
-
+def _torch_trunk(path: str) -> Sequence[_Run]:
     from graftsdk.models import Trunk
 
     trunk = Trunk.load(path)
-
-    def run(crops: Floats) -> list[Floats]:
-        with torch.inference_mode():
-            return [tap.numpy() for tap in trunk.taps(torch.from_numpy(crops))]
-
-    return run
+    return [_in_torch(lambda crops: trunk.tap(crops, 0)), *(_in_torch(block) for block in trunk.blocks)]
 
 
-def _torch_branch(path: str) -> _BranchRun:
+def _torch_branch(path: str) -> _Run:
     import torch
 
     from graftsdk.models import Branch
 
     branch = Branch.load(path)
+    return _in_torch(lambda tap: torch.softmax(branch(tap) / branch.temperature, dim=1))
 
-    def run(tap: Floats) -> Floats:
+
+def _in_torch(module: Callable[[Any], Any]) -> _Run:
+    import torch
+
+    def run(value: Floats) -> Floats:
         with torch.inference_mode():
-            scores: Floats = torch.softmax(branch(torch.from_numpy(tap)) / branch.temperature, dim=1).numpy()
-        return scores
+            found: Floats = module(torch.from_numpy(value)).numpy()
+        return found
 
     return run
+
+
+def _deepest(tree: Tree) -> int:
+    return max(entry.document.tap for entry in tree.branches)
 
 
 def _tree_of(trees: Sequence[Tree], document: TrunkDocument, path: str) -> Tree:

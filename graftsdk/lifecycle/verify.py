@@ -88,7 +88,7 @@ class Verification:
         found += [f"label {each.name!r}: {each.difference:.1e} from its golden scores" for each in _bad(self.golden)]
         found += [f"label {each.name!r}: {each.difference:.1e} from the reference" for each in _bad(self.scores)]
         if self.bisection is not None:
-            found += [f"{fault} is the first on its way outside tolerance" for fault in self.bisection.faults]
+            found += [f"{fault} is itself outside tolerance" for fault in self.bisection.faults]
         return (*found, *(f"engine cache entry {name[:16]}: {why}" for name, why in self.cache.items()))
 
     @property
@@ -133,7 +133,7 @@ def verify_plan(
     Args:
         source: the plan.
         samples: a folder of images; each is one person, cut with the plan's crop specification.
-        bisect: also compare at every tap and name the first part outside tolerance.
+        bisect: also compare every trunk block and branch alone, and name the first outside tolerance.
         against: checkpoints (torch) or exported parts that take the place of the plan's own in the reference.
         layout: as `Predictor`. device: of the engine; the reference runs on the CPU. threads: of the engine.
 

@@ -124,9 +124,32 @@ def test_bisect_names_independent_faults(tmp_path: Path) -> None:
     assert found.bisection is not None
     first, second = found.bisection.faults  # hat and bag read the wrong tap: not faults of their own
     assert "label 'child'" in first
-    assert "block 1" in second
+    assert "block 1 (tap 1 to tap 2)" in second
     outside = [each.name for each in found.scores if not each.ok]
     assert outside == ["child", "hat", "bag"]
+
+
+def test_bisect_names_every_wrong_block(tmp_path: Path) -> None:
+    path = tmp_path / "tampered.plan"
+    true_plans.write(path, tampered={"trunk": tamper(tamper(TRUNK[0], "block0.weight"), "block2.weight")})
+    found = verify_plan(path, bisect=True, against=true_plans.write_parts(tmp_path).values())
+    assert found.bisection is not None
+    assert [fault.split(", ")[1] for fault in found.bisection.faults] == [
+        "stem (crops to tap 0)",
+        "block 1 (tap 1 to tap 2)",
+    ]
+
+
+def test_part_that_is_fed_with_nonsense_is_not_accused(tmp_path: Path) -> None:
+    path = tmp_path / "tampered.plan"
+    true_plans.write(path, tampered={"trunk": tamper(TRUNK[0], "block1.weight", factor=1e37)})
+    found = verify_plan(path, bisect=True, against=true_plans.write_parts(tmp_path).values())
+    assert found.bisection is not None
+    assert len(found.bisection.faults) == 1
+    assert "block 0 (tap 0 to tap 1)" in str(found.bisection.first)
+    assert not all(probe.known for probe in found.bisection.probes)
+    assert any(not each.ok for each in found.scores)
+    json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_one_good_branch_is_enough_to_accuse(tmp_path: Path) -> None:
