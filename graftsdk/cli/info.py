@@ -187,4 +187,5 @@ def _tap(label: dict[str, Any]) -> str:
 
 
 def _thresholds(label: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in label["thresholds"].items()) or "0.5"
+    stated = ", ".join(f"{name} {value:g}" for name, value in label["thresholds"].items())
+    return stated or ("0.5 (default)" if len(label["classes"]) == 2 else "none")

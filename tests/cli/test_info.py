@@ -43,6 +43,28 @@ def test_plan(plan: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "none" in line(out, "segmenter")
 
 
+@pytest.mark.parametrize(
+    ("classes", "thresholds", "says"),
+    [
+        (("no", "yes"), {}, "0.5 (default)"),
+        (("no", "yes"), {"yes": 0.7}, "yes 0.7"),
+        (("a", "b", "c"), {}, "none"),
+    ],
+)
+def test_thresholds(
+    tmp_path: Path,
+    classes: tuple[str, ...],
+    thresholds: dict[str, float],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trunk = toys.trunk()
+    branch = toys.branch("hat", 1, classes=classes, thresholds=thresholds, on=trunk[1])
+    create_plan(tmp_path / "engine.plan", trunk, [branch])
+    assert main(["info", str(tmp_path / "engine.plan")]) == 0
+    assert f"  {says}  " in line(capsys.readouterr().out, "hat")
+
+
 def test_plan_as_json(plan: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", plan, "--cost", "--json", "--threads", "1"]) == 0
     captured = capsys.readouterr()

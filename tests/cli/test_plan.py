@@ -88,6 +88,7 @@ def test_merge(capsys: pytest.CaptureFixture[str]) -> None:
         assert len(plan.manifest.trees) == 2
     (head,) = [line for line in said(capsys, "info", "both.plan").splitlines() if line.startswith("label ")]
     assert head.endswith("trunk")  # two trees: the table says which
+    assert said(capsys, "info", "both.plan", "--cost").count("\ntrunk toy to tap") == 2
 
 
 def test_diff(capsys: pytest.CaptureFixture[str]) -> None:

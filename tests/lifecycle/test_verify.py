@@ -14,7 +14,7 @@ from lifecycle.true_plans import LABELS, flip_byte, tamper
 from graftsdk.errors import FingerprintMismatch, InputError, PlanCorrupt
 from graftsdk.lifecycle.verify import verify_plan
 from graftsdk.plan import open_plan
-from graftsdk.plan.edit import remove_label
+from graftsdk.plan.edit import merge_plans, remove_label
 from graftsdk.plan.onnx_part import write_onnx_part
 
 TRUNK, BRANCHES = true_plans.parts()
@@ -220,6 +220,24 @@ def test_damaged_cache_entry_is_told_and_removed(tmp_path: Path, own_cache: Path
     assert not found.ok
     assert all(each.ok for each in found.golden)  # it was compiled anew before it ran
     assert verify_plan(path).ok
+
+
+@pytest.mark.parametrize("layout", ["merged", "split"])
+def test_two_trees(tmp_path: Path, layout: str) -> None:
+    paths = [tmp_path / "old.plan", tmp_path / "new.plan", tmp_path / "both.plan"]
+    for seed in (0, 5):
+        true_plans.write(paths[seed > 0], seed=seed)
+    for label in ("hat", "bag"):
+        remove_label(paths[0], label)
+    for label in ("child", "gender"):
+        remove_label(paths[1], label)
+    merge_plans(*paths)
+    files = true_plans.write_parts(tmp_path, seed=5)
+    found = verify_plan(paths[2], layout=layout, bisect=True, against=[files["trunk"], files["bag"]])
+    assert found.ok, found.problems
+    assert [each.name for each in found.golden] == ["child", "gender", "hat", "bag"]
+    assert found.bisection is not None
+    assert len(found.bisection.probes) == 2 + 3 + 4  # taps 0..1 and 0..2, four branches
 
 
 def test_plan_without_labels_is_hashed(tmp_path: Path) -> None:
