@@ -66,7 +66,7 @@ def _print(found: Verification) -> None:
     print(f"bytes    {len(found.parts)} parts, {megabytes(nbytes)}: {_all_or(len(damaged), 'every digest is right')}")
     for check in damaged:
         labels = one_line(", ".join(check.labels)) or "none"
-        print(f"         {check.role} {check.part}: {one_line(check.problem or '')}; labels concerned: {labels}")
+        print(f"         {check.role} {one_line(check.problem or '')}; labels concerned: {labels}")
     print(f"cache    {_all_or(len(found.cache), 'sound')}")
     for name, why in found.cache.items():
         print(f"         {name[:16]}: {one_line(why)}; removed, it is compiled again")

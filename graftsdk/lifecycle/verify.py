@@ -84,7 +84,7 @@ class Verification:
     @property
     def problems(self) -> tuple[str, ...]:
         """One line for each check that failed, worst first."""
-        found = [f"part {check.part} ({check.role}): {check.problem}" for check in self.parts if check.problem]
+        found = [f"{check.role} {check.problem}" for check in self.parts if check.problem]
         found += [f"label {each.name!r}: {each.difference:.1e} from its golden scores" for each in _bad(self.golden)]
         found += [f"label {each.name!r}: {each.difference:.1e} from the reference" for each in _bad(self.scores)]
         if self.bisection is not None:

@@ -49,5 +49,5 @@ def test_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flip_byte(path, flipped)
     assert main(["verify", str(path)]) == 1
     out = capsys.readouterr().out
-    assert f"branch {flipped}" in out
+    assert f"branch part {flipped}: the bytes of" in out
     assert "labels concerned: hat" in out
