@@ -58,7 +58,7 @@ def _reads(node: ir.Node) -> list[ir.Value | None]:
         elif attribute.type == ir.AttributeType.GRAPHS:
             graphs = list(attribute.as_graphs())
         for graph in graphs:
-            found += graph.outputs
+            found.extend(graph.outputs)
             for inner in graph.all_nodes():
                 found += inner.inputs
     return found

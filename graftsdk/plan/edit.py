@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from graftsdk.errors import FingerprintMismatch, InputError, MergeConflict, PlanPathError
@@ -280,7 +280,7 @@ def _inode(path: _Path) -> int:
 def _now() -> str:
     # SOURCE_DATE_EPOCH makes two writes of one plan equal to the byte (reproducible-builds.org).
     seconds = int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _home(manifest: Manifest, document: BranchDocument, where: str, trunk: str = "") -> Tree:

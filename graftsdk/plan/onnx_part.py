@@ -151,10 +151,11 @@ def read_segmenter_part(
     proto = parse_model(_read(Path(path)), where)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     model = _deserialise(proto, where)
+    part = part_from_model(model, "segmenter")  # first: it takes weights out of the inputs
     shapes = [
         {value.name or "": _shape(value) for value in values} for values in (model.graph.inputs, model.graph.outputs)
     ]
-    return part_from_model(model, "segmenter"), shapes[0], shapes[1], metadata
+    return part, shapes[0], shapes[1], metadata
 
 
 def check_interface(part: Part, document: TrunkDocument | BranchDocument, where: str) -> None:
@@ -191,7 +192,10 @@ def _array(value: ir.Value) -> np.ndarray[Any, Any]:
     if value.const_value is None:
         raise PlanCorrupt(f"initialiser {value.name!r}: expected a value, found none")
     try:
-        return np.ascontiguousarray(value.const_value.numpy()).reshape(value.const_value.shape.numpy())
+        array = np.asarray(value.const_value.numpy())
+        if array.shape != value.const_value.shape.numpy():  # a side of -1 would be made to fit
+            raise ValueError(f"{array.shape} values for the shape {value.const_value.shape}")
+        return np.ascontiguousarray(array).reshape(array.shape)
     except (TypeError, ValueError, OverflowError, MemoryError) as error:
         raise PlanCorrupt(f"initialiser {value.name!r}: expected a plain tensor, found: {error}") from error
 

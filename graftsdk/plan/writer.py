@@ -121,7 +121,11 @@ def _write_tensors(
     size = sections[-1].offset + sections[-1].size
     os.ftruncate(descriptor, size)
     _write(descriptor, memoryview(head), 0)
-    with source, mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as written, ThreadPoolExecutor(_workers()) as pool:
+    with (
+        source,
+        mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as written,
+        ThreadPoolExecutor(_workers()) as pool,
+    ):
         checks = []
         for section in sections:
             done = source.copy(section, descriptor)
