@@ -21,9 +21,10 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(import_module("graftsdk.export.plan"), name)
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRA:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRA:
             raise
-        raise MissingDependency(f"exporting needs {error.name}: pip install graftsdk[export]") from error
+        raise MissingDependency(f"exporting needs {package}: pip install graftsdk[export]") from error
     globals()[name] = value
     return value
 
