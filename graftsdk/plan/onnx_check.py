@@ -12,6 +12,7 @@ from graftsdk.errors import PlanCorrupt, PlanPathError
 
 if TYPE_CHECKING:
     import onnx
+    from google.protobuf.message import Message
 
 __all__ = ["parse_model"]
 
@@ -40,6 +41,8 @@ def parse_model(content: bytes, where: str, weights: Collection[str] = ()) -> on
         raise PlanCorrupt(f"{where}: expected an ONNX model, found bytes that are none") from error
     if not proto.HasField("graph") or not proto.graph.output:
         raise PlanCorrupt(f"{where}: expected an ONNX model with outputs, found none")
+    if any(isinstance(text, bytes) for text in _texts(proto)):  # protobuf hands out as bytes what it cannot decode
+        raise PlanCorrupt(f"{where}: expected names in UTF-8, found bytes that are none")
     if proto.functions or proto.training_info:
         raise PlanCorrupt(f"{where}: expected a plain graph, found functions or training information")
     for graph in _graphs(proto.graph):
@@ -50,6 +53,17 @@ def parse_model(content: bytes, where: str, weights: Collection[str] = ()) -> on
             raise PlanCorrupt(f"{where}: expected operators, found {_HOST_CODE}, a compiled engine; export it again")
     _check_values(proto.graph, [set(weights)], where)
     return proto
+
+
+def _texts(message: Message) -> Iterator[str | bytes]:
+    """Every string in a message and in those inside it."""
+    pending = [message]
+    while pending:
+        for field, value in pending.pop().ListFields():
+            if field.type == field.TYPE_STRING:
+                yield from [value] if isinstance(value, (str, bytes)) else value
+            elif field.type == field.TYPE_MESSAGE:
+                pending.extend([value] if hasattr(value, "ListFields") else value)
 
 
 def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -96,6 +110,8 @@ def _check_values(graph: onnx.GraphProto, outer: list[set[str]], where: str) -> 
                 raise PlanCorrupt(f"{where}: expected each value once, {name[:80]!r} is made twice")
             own.add(name)
     for value in graph.output:
+        if not value.name:
+            raise PlanCorrupt(f"{where}: expected outputs with names, found one without")
         _check_known(value.name, scopes, where)
 
 

@@ -176,8 +176,8 @@ def reshape_model(content: bytes, rng: random.Random) -> bytes:
         elif what == 6 and graph.output:
             rng.choice(graph.output).name = rng.choice(names)
         elif what == 7:
-            attribute = node.attribute.add(name="body", type=rng.choice([5, 10]))
-            attribute.g.CopyFrom(graph)
+            inner = onnx.GraphProto.FromString(graph.SerializeToString())  # protobuf cannot copy a message into itself
+            node.attribute.add(name="body", type=rng.choice([5, 10])).g.CopyFrom(inner)
         elif graph.input:
             graph.input.add(name=rng.choice(names))
     return bytes(model.SerializeToString())

@@ -71,6 +71,9 @@ BRANCHES: dict[str, tuple[Change, type[PlanError]]] = {
     "a small weight of 2**50 values": (
         lambda m: next(t for t in m.graph.initializer if t.name == "fc.bias").dims.__setitem__(0, 2**50), PlanCorrupt),
     "no ONNX at all": (lambda m: None, PlanCorrupt),
+    "an operator in not UTF-8": (lambda m: None, PlanCorrupt),
+    "a value in not UTF-8": (lambda m: None, PlanCorrupt),
+    "an output without a name": (lambda m: setattr(m.graph.output[0], "name", ""), PlanCorrupt),
 }  # fmt: skip
 
 
@@ -80,7 +83,13 @@ def test_hostile_branches(tmp_path: Path, case: str) -> None:
     part, document = toys.branch("child", 1)
     proto = onnx.ModelProto.FromString(part.graph)
     change(proto)
-    graph = b"\xff" * 64 if case == "no ONNX at all" else proto.SerializeToString()
+    graph = proto.SerializeToString()
+    if case == "no ONNX at all":
+        graph = b"\xff" * 64
+    elif case.endswith("not UTF-8"):  # found by fuzzing: the graph could be read, but not written again
+        graph = graph.replace(
+            b"Softmax" if "operator" in case else b"pooled", b"Soft\x80ax" if "operator" in case else b"poo\x80ed"
+        )
     other = toys.branch("gender", 2, seed=4)
     create_plan(tmp_path / "p", toys.trunk(), [(Part("branch", graph, part.tensors), document), other])
     with load_plan(tmp_path / "p") as plan:
