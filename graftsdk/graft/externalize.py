@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graftsdk.plan.onnx_part import serialise
 from graftsdk.plan.part import EXTERNAL_BYTES
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ def externalize(model: ir.Model) -> tuple[bytes, dict[str, np.ndarray[Any, Any]]
 
     Requires: weights that can be viewed as numpy arrays; nothing is copied. Ensures: the model is as before.
     The external location names no file: a runtime is handed the arrays by name.
+
+    Raises:
+        PlanCorrupt: a part's graph holds something that cannot be written again.
     """
     import onnx_ir as ir
 
@@ -39,7 +43,7 @@ def externalize(model: ir.Model) -> tuple[bytes, dict[str, np.ndarray[Any, Any]]
             name=name,
         )
     try:
-        content = ir.to_proto(model).SerializeToString(deterministic=True)
+        content = serialise(model, "graft")
     finally:
         for name, tensor in kept.items():
             model.graph.initializers[name].const_value = tensor

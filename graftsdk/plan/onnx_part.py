@@ -26,6 +26,7 @@ __all__ = [
     "part_from_model",
     "read_onnx_part",
     "read_segmenter_part",
+    "serialise",
     "write_onnx_part",
 ]
 
@@ -68,7 +69,7 @@ def part_from_model(model: ir.Model, role: str) -> Part:
         model.graph.initializers.add(value)
     _strip(model)
     try:
-        return _checked(Part(role, ir.to_proto(model).SerializeToString(deterministic=True), tensors))
+        return _checked(Part(role, serialise(model, role), tensors))
     except KeyError as error:
         raise PlanCorrupt(f"expected weights of a dtype that a plan can hold, found {error}") from error
 
@@ -127,11 +128,9 @@ def read_onnx_part(path: str | os.PathLike[str]) -> tuple[Part, TrunkDocument | 
 
 def write_onnx_part(path: str | os.PathLike[str], part: Part, document: TrunkDocument | BranchDocument) -> None:
     """Write a part as one ONNX file that `read_onnx_part` gives back, digest and all."""
-    import onnx_ir as ir
-
     model = model_from_part(part)
     model.metadata_props[DOCUMENT_KEY] = document.to_json()
-    content = ir.to_proto(model).SerializeToString(deterministic=True)
+    content = serialise(model, str(path))
     with atomic_write(path) as file:
         file.write(content)
 
@@ -156,6 +155,26 @@ def read_segmenter_part(
         {value.name or "": _shape(value) for value in values} for values in (model.graph.inputs, model.graph.outputs)
     ]
     return part, shapes[0], shapes[1], metadata
+
+
+def serialise(model: ir.Model, where: str) -> bytes:
+    """A model's bytes, the same for the same model.
+
+    Raises:
+        PlanCorrupt: it holds something that can be read but not written, an attribute without a type for one.
+    """
+    import onnx_ir as ir
+
+    try:
+        return bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+    except (ir.serde.SerdeError, TypeError, ValueError) as error:
+        raise PlanCorrupt(f"{where}: expected a graph that can be written, found: {_first_cause(error)}") from error
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def check_interface(part: Part, document: TrunkDocument | BranchDocument, where: str) -> None:
@@ -227,7 +246,7 @@ def _deserialise(proto: onnx.ModelProto, where: str) -> ir.Model:
     try:
         return ir.from_proto(proto)
     except Exception as error:  # the library raises many kinds for the many ways in which a graph can be wrong
-        raise PlanCorrupt(f"{where}: expected a valid ONNX graph, found: {error}") from error
+        raise PlanCorrupt(f"{where}: expected a valid ONNX graph, found: {_first_cause(error)}") from error
 
 
 def _strip(model: ir.Model) -> None:

@@ -14,7 +14,7 @@ from graft.test_graft import output, run
 from onnx import TensorProto, helper, numpy_helper
 
 from graftsdk.errors import PlanCorrupt, PlanError, PlanVersionError
-from graftsdk.graft import graft
+from graftsdk.graft import externalize, graft
 from graftsdk.plan import Part, load_plan
 from graftsdk.plan.edit import create_plan
 from graftsdk.plan.onnx_part import part_from_model
@@ -71,6 +71,7 @@ BRANCHES: dict[str, tuple[Change, type[PlanError]]] = {
     "a small weight of 2**50 values": (
         lambda m: next(t for t in m.graph.initializer if t.name == "fc.bias").dims.__setitem__(0, 2**50), PlanCorrupt),
     "no ONNX at all": (lambda m: None, PlanCorrupt),
+    "an attribute without a type": (lambda m: node(m, "own").attribute[0].ClearField("type"), PlanCorrupt),
     "an operator in not UTF-8": (lambda m: None, PlanCorrupt),
     "a value in not UTF-8": (lambda m: None, PlanCorrupt),
     "an output without a name": (lambda m: setattr(m.graph.output[0], "name", ""), PlanCorrupt),
@@ -94,7 +95,7 @@ def test_hostile_branches(tmp_path: Path, case: str) -> None:
     create_plan(tmp_path / "p", toys.trunk(), [(Part("branch", graph, part.tensors), document), other])
     with load_plan(tmp_path / "p") as plan:
         with pytest.raises(PlanError) as caught:
-            graft(plan)
+            externalize(graft(plan))
         assert type(caught.value) is leaf, caught.value
         assert run(graft(plan, ["gender"]), {"crops": toys.crops(1)})  # the other label is not touched by it
 
