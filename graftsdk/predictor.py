@@ -288,7 +288,7 @@ class Predictor:
             for scene, crops in waiting:
                 for label, rows in scores.items():
                     scene.rows.setdefault(label, []).append(rows[at : at + len(crops)])
-                scene.timings["engine"] = scene.timings.get("engine", 0.0) + spent * len(crops) / total
+                scene.timings["engine"] = scene.timings.get("engine", 0.0) + spent * len(crops) / max(total, 1)
                 at += len(crops)
             waiting.clear()
 
