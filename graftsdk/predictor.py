@@ -179,7 +179,7 @@ class Predictor:
             raise DTypeError(f"crops: expected a float32 array, found {kind}; graftsdk.preprocess.mask_crop makes them")
         if crops.ndim != 4 or crops.shape[1:] != (3, height, width):
             raise ShapeError(f"crops: expected [N, 3, {height}, {width}], found {list(crops.shape)}")
-        names = {label: scores_name(self._joints[label].branch) for label in wanted}
+        names = {label: scores_name(self._joints[label]) for label in wanted}
         values = self._engine.run({"crops": crops}, list(dict.fromkeys(names.values())))
         found: dict[str, npt.NDArray[np.float32]] = {}
         for label, name in names.items():
@@ -224,7 +224,7 @@ class Predictor:
     def _warm_up(self) -> None:
         """The first run of a graph that was just compiled is slow; it must not be a user's."""
         if self._engine.compiled:
-            self.run(np.zeros((1, 3, *self.plan.manifest.crop.size), np.float32))
+            self._engine.run({"crops": np.zeros((1, 3, *self.plan.manifest.crop.size), np.float32)})
         if self._segmenter is not None and self._segmenter.compiled:
             self._segment(np.zeros((64, 64, 3), np.uint8))
 

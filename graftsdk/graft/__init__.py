@@ -2,7 +2,7 @@
 
 from graftsdk.graft.externalize import externalize
 from graftsdk.graft.graft import graft, graft_group
-from graftsdk.graft.group import Group, Joint, joints_of, merged_group, scores_name, tap_name
+from graftsdk.graft.group import Group, Joint, joints_of, merged_group, scores_name, scores_names, tap_name
 
 __all__ = [
     "Group",
@@ -13,5 +13,6 @@ __all__ = [
     "joints_of",
     "merged_group",
     "scores_name",
+    "scores_names",
     "tap_name",
 ]

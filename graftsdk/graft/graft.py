@@ -44,11 +44,11 @@ def graft_group(plan: Plan, group: Group) -> ir.Model:
     values: dict[str, ir.Value] = {}
     inputs: list[ir.Value] = []
 
-    def take(name: str, outputs: set[str]) -> ir.Value:
-        """Move a part's pruned graph in; its one input value, detached from the graph it came from."""
-        model = model_from_part(plan.parts[name])
-        for document in documents[name]:
-            check_graph(model, document, f"part {name}")
+    def take(part: str, name: str, outputs: set[str]) -> ir.Value:
+        """Move a part's pruned graph in as `name`; its one input value, detached from the graph it came from."""
+        model = model_from_part(plan.parts[part])
+        for document in documents[part]:
+            check_graph(model, document, f"part {part}")
         scion = model.graph
         prune(scion, outputs)
         entry = scion.inputs[0]
@@ -68,7 +68,7 @@ def graft_group(plan: Plan, group: Group) -> ir.Model:
     for trunk in group.trunks:
         taps = {joint.tap for joint in group.joints if joint.trunk == trunk}
         taps |= {k for owner, k in group.taps if owner == trunk}
-        entry = take(trunk, {f"tap_{k}" for k in taps})
+        entry = take(trunk, trunk, {f"tap_{k}" for k in taps})
         if crops is None:
             crops = entry
             crops.name = CROPS
@@ -76,12 +76,12 @@ def graft_group(plan: Plan, group: Group) -> ir.Model:
         else:
             ir.convenience.replace_all_uses_with(entry, crops)
     for joint in group.joints:
-        entry = take(joint.branch, {"scores"})
+        entry = take(joint.branch, joint.name, {"scores"})
         tap = values[f"{joint.trunk}/tap_{joint.tap}"]
         _check_joint(entry, tap, joint.branch)
         ir.convenience.replace_all_uses_with(entry, tap)
     for joint in group.loose:
-        inputs.append(take(joint.branch, {"scores"}))
+        inputs.append(take(joint.branch, joint.name, {"scores"}))
     graph = ir.Graph(
         inputs,
         [values[name] for name in group.outputs],

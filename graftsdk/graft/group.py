@@ -10,18 +10,23 @@ from graftsdk.errors import InputError
 from graftsdk.plan import Manifest
 from graftsdk.plan.strict_json import dump_json
 
-__all__ = ["CROPS", "Group", "Joint", "joints_of", "scores_name", "tap_name"]
+__all__ = ["CROPS", "Group", "Joint", "joints_of", "merged_group", "scores_name", "scores_names", "tap_name"]
 
 CROPS = "crops"
 
 
 @dataclass(frozen=True, order=True)
 class Joint:
-    """Where a branch sits: `branch` (part name) reads tap `tap` of `trunk` (part name)."""
+    """Where a branch sits: `branch` (part name) reads tap `tap` of `trunk` (part name).
+
+    `name` is what its values are named by: its part's name, with the tap's fingerprint behind it where equal parts
+    sit on different taps of the plan.
+    """
 
     trunk: str
     tap: int
     branch: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,14 @@ class Group:
         """The graph's inputs, and the value that each is fed with."""
         found = {CROPS: CROPS} if self.trunks else {}
         for joint in self.loose:
-            found[f"{joint.branch}/tap"] = tap_name(joint.trunk, joint.tap)
+            found[f"{joint.name}/tap"] = tap_name(joint.trunk, joint.tap)
         return found
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """The values that the graph gives: taps, then scores."""
-        branches = (joint.branch for joint in (*self.joints, *self.loose))
-        return (*(tap_name(trunk, k) for trunk, k in self.taps), *(scores_name(branch) for branch in branches))
+        taps = (tap_name(trunk, k) for trunk, k in self.taps)
+        return (*taps, *(scores_name(joint) for joint in (*self.joints, *self.loose)))
 
     def key(self, manifest: Manifest) -> str:
         """SHA-256 over the digests of the parts and how they are joined: 64 hex digits; labels play no part in it."""
@@ -67,9 +72,9 @@ class Group:
 
         content = {
             "trunks": [digest(name) for name in self.trunks],
-            "joints": [[digest(joint.trunk), joint.tap, digest(joint.branch)] for joint in self.joints],
+            "joints": [[digest(joint.trunk), joint.tap, digest(joint.branch), joint.name] for joint in self.joints],
             "taps": [[digest(trunk), k] for trunk, k in self.taps],
-            "loose": [digest(joint.branch) for joint in self.loose],
+            "loose": [[digest(joint.branch), joint.name] for joint in self.loose],
         }
         return hashlib.sha256(dump_json(content).encode("utf-8")).hexdigest()
 
@@ -79,9 +84,14 @@ def tap_name(trunk: str, k: int) -> str:
     return f"{trunk}/tap_{k}"
 
 
-def scores_name(branch: str) -> str:
-    """The value's name of a branch part's probabilities."""
-    return f"{branch}/scores"
+def scores_name(joint: Joint) -> str:
+    """The value's name of a branch's probabilities."""
+    return f"{joint.name}/scores"
+
+
+def scores_names(manifest: Manifest, labels: Sequence[str] | None = None) -> dict[str, str]:
+    """Label -> name of the value that holds its probabilities. Arguments and errors as `joints_of`."""
+    return {label: scores_name(joint) for label, joint in joints_of(manifest, labels).items()}
 
 
 def joints_of(manifest: Manifest, labels: Sequence[str] | None = None) -> dict[str, Joint]:
@@ -99,16 +109,23 @@ def joints_of(manifest: Manifest, labels: Sequence[str] | None = None) -> dict[s
         raise InputError("expected at least one label; " + ("the plan has none" if labels is None else "found none"))
     if len(set(wanted)) != len(wanted):
         raise InputError(f"expected each label once, found {list(wanted)}")
-    found: dict[str, Joint] = {}
-    homes: dict[str, Joint] = {}
     for label in wanted:
-        entry = manifest.find(label)
-        if entry is None:
+        if manifest.find(label) is None:
             raise InputError(f"the plan has no label {label!r}; it has {', '.join(manifest.labels) or 'none'}")
-        tree, branch = entry
-        # Fingerprints make equal parts on two trunks read equal taps: the first home serves both.
-        found[label] = homes.setdefault(branch.part, Joint(tree.trunk, branch.document.tap, branch.part))
-    return found
+    seats = [(tree.trunk, branch) for tree in manifest.trees for branch in tree.branches]
+    taps: dict[str, set[str]] = {}
+    for _, branch in seats:
+        taps.setdefault(branch.part, set()).add(branch.document.trunk_fingerprint)
+    homes: dict[tuple[str, str], Joint] = {}
+    found: dict[str, Joint] = {}
+    for trunk, branch in seats:
+        if branch.label in wanted:
+            part, fingerprint = branch.part, branch.document.trunk_fingerprint
+            name = part if len(taps[part]) == 1 else f"{part}.{fingerprint[:16]}"
+            # One fingerprint is one tap, whichever trunk it is computed by: the first home serves both.
+            home = Joint(trunk, branch.document.tap, part, name)
+            found[branch.label] = homes.setdefault((part, fingerprint), home)
+    return {label: found[label] for label in wanted}
 
 
 def merged_group(joints: Mapping[str, Joint]) -> Group:

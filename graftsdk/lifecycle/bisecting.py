@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graftsdk.engines import Engine
-from graftsdk.graft import scores_name, tap_name
+from graftsdk.graft import scores_names, tap_name
 from graftsdk.graft.group import CROPS
 from graftsdk.lifecycle.comparing import Comparison, ScoreTally, TapTally
 from graftsdk.lifecycle.references import Reference
@@ -105,7 +105,7 @@ class _Cut:
 
 
 def _cuts(manifest: Manifest, reference: Reference) -> list[_Cut]:
-    cuts = []
+    cuts, names = [], scores_names(manifest)
     for tree in manifest.trees:
         deepest = max((entry.document.tap for entry in tree.branches), default=-1)
         for k in range(deepest + 1):
@@ -117,7 +117,7 @@ def _cuts(manifest: Manifest, reference: Reference) -> list[_Cut]:
             for entry in (entry for entry in tree.branches if entry.document.tap == k):
                 document, name = entry.document, f"branch {entry.part} of label {entry.label!r} (tap {k} to scores)"
                 tally = ScoreTally(entry.label, document.classes, document.thresholds)
-                cuts.append(_Cut(name, tap, scores_name(entry.part), _branch(reference, entry.label), tally))
+                cuts.append(_Cut(name, tap, names[entry.label], _branch(reference, entry.label), tally))
     return cuts
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from graftsdk.engines import Cache, Engine, default_threads, open_engine
 from graftsdk.engines.layout import graphs_of, partition
-from graftsdk.graft import joints_of, scores_name
+from graftsdk.graft import joints_of, scores_names
 from graftsdk.lifecycle.small_tree import LABELS, small_plan
 from graftsdk.plan import Plan
 from graftsdk.preprocess import golden_crops
@@ -67,7 +67,7 @@ def check_bits() -> tuple[BitsCheck, ...]:
 
 def _run(plan: Plan, engine: Engine, labels: Sequence[str], crops: np.ndarray, batch: int) -> dict[str, np.ndarray]:
     pieces = [engine.run({"crops": crops[at : at + batch]}) for at in range(0, len(crops), batch)]
-    names = {label: scores_name(joint.branch) for label, joint in joints_of(plan.manifest, labels).items()}
+    names = scores_names(plan.manifest, labels)
     return {label: np.concatenate([piece[name] for piece in pieces]) for label, name in names.items()}
 
 

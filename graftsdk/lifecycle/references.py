@@ -15,7 +15,7 @@ import numpy.typing as npt
 from graftsdk.engines import Graph
 from graftsdk.engines.reference import open_reference
 from graftsdk.errors import FingerprintMismatch, InputError
-from graftsdk.graft import externalize, scores_name, tap_name
+from graftsdk.graft import externalize, scores_names, tap_name
 from graftsdk.lifecycle.cutting import BLOCK_INPUT, cut_block
 from graftsdk.lifecycle.inspection import checkpoint_document, is_onnx
 from graftsdk.plan import BranchDocument, Part, Plan, Tree, TrunkDocument
@@ -42,6 +42,7 @@ class Reference:
     def __init__(self, plan: Plan, against: Iterable[str | os.PathLike[str]] = ()) -> None:
         self._stack = ExitStack()
         self._trees = plan.manifest.trees
+        self._names = scores_names(plan.manifest)
         self._trunks: dict[str, Sequence[_Run]] = {}  # part -> what makes tap 0, 1, …, each from the one before
         self._branches: dict[str, _Run] = {}
         self.files: tuple[str, ...] = tuple(os.fspath(path) for path in against)
@@ -68,7 +69,7 @@ class Reference:
                 found[tap_name(tree.trunk, k)] = value
             for entry in tree.branches:
                 tap = found[tap_name(tree.trunk, entry.document.tap)]
-                found[scores_name(entry.part)] = self.scores(entry.label, tap)
+                found[self._names[entry.label]] = self.scores(entry.label, tap)
         return found
 
     def tap(self, trunk: str, k: int, value: Floats) -> Floats:

@@ -73,11 +73,11 @@ def time_plan(plan: Plan, *, repeats: int = 9, device: str = "auto", threads: in
                 deepest = tap_name(*group.taps[-1])
                 runs[group.trunks[0]] = _run(engine, feeds, deepest)
             else:
-                runs[group.loose[0].branch] = _run(engine, feeds, scores_name(group.loose[0].branch))
+                runs[group.loose[0].name] = _run(engine, feeds, scores_name(group.loose[0]))
         spent = _in_turns(runs, repeats)
         used = engines[0].device
     trunks = {group.trunks[0]: spent[group.trunks[0]] for group in groups if group.trunks}
-    labels = {label: spent[joint.branch] for label, joint in joints.items()}
+    labels = {label: spent[joint.name] for label, joint in joints.items()}
     return PlanTiming(trunks, labels, used, threads or default_threads(), repeats, tuple(cpu_features()))
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from graftsdk.engines import Cache, Engine, open_engine
 from graftsdk.engines.layout import graphs_of, partition
 from graftsdk.errors import InputError, PlanCorrupt
-from graftsdk.graft import Group, joints_of, merged_group, scores_name
+from graftsdk.graft import Group, joints_of, merged_group, scores_names
 from graftsdk.lifecycle.bisecting import Bisection, bisect_plan
 from graftsdk.lifecycle.comparing import TOLERANCE, Comparison, ScoreTally
 from graftsdk.lifecycle.references import Reference
@@ -241,12 +241,12 @@ def _tallies(manifest: Manifest) -> dict[str, ScoreTally]:
 
 
 def _against_stored(manifest: Manifest, engine: Engine, golden: npt.NDArray[np.float32]) -> tuple[Comparison, ...]:
-    tallies, found = _tallies(manifest), engine.run({"crops": golden})
+    tallies, found, names = _tallies(manifest), engine.run({"crops": golden}), scores_names(manifest)
     for tree in manifest.trees:
         for entry in tree.branches:
             assert entry.document.exported is not None  # the manifest's reader refuses others
             stored = np.array(entry.document.exported.scores, np.float64)
-            tallies[entry.label].add(found[scores_name(entry.part)], stored)
+            tallies[entry.label].add(found[names[entry.label]], stored)
     return tuple(tally.result() for tally in tallies.values())
 
 
@@ -254,11 +254,11 @@ def _against_reference(
     manifest: Manifest, engine: Engine, reference: Reference, pieces: Iterable[npt.NDArray[np.float32]]
 ) -> tuple[Comparison, ...]:
     tallies = _tallies(manifest)
-    names = [(entry.label, scores_name(entry.part)) for tree in manifest.trees for entry in tree.branches]
+    names = scores_names(manifest)
     for crops in pieces:
-        found = engine.run({"crops": crops}, [name for _, name in names])
+        found = engine.run({"crops": crops}, list(dict.fromkeys(names.values())))
         wanted = reference.run(crops)
-        for label, name in names:
+        for label, name in names.items():
             tallies[label].add(found[name], wanted[name])
     return tuple(tally.result() for tally in tallies.values())
 

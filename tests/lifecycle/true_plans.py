@@ -79,7 +79,7 @@ def _scores(path: Path) -> dict[str, tuple[tuple[float, ...], ...]]:
         joints = joints_of(plan.manifest)
         with open_reference(graphs_of(plan, partition(joints, "merged"))) as engine:
             values = engine.run({"crops": golden_crops(plan.manifest.crop)})
-    return {label: _rows(values[scores_name(joint.branch)].tolist()) for label, joint in joints.items()}
+    return {label: _rows(values[scores_name(joint)].tolist()) for label, joint in joints.items()}
 
 
 def _rows(values: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:

@@ -328,3 +328,16 @@ def test_a_plan_without_labels_says_so(tmp_path: Path) -> None:
     assert open_plan(tmp_path / "p").labels == ()
     with pytest.raises(InputError, match="the plan has none"):
         Predictor(tmp_path / "p")
+
+
+def test_equal_parts_on_two_taps_are_two_branches(tmp_path: Path) -> None:
+    low, high = toys.branch("low", 2, seed=5), toys.branch("high", 3, seed=5)
+    assert low[0].digest == high[0].digest
+    create_plan(tmp_path / "p", toys.trunk(), [low, high])
+    create_plan(tmp_path / "q", toys.trunk(), [high])
+    with Predictor(tmp_path / "p") as both, Predictor(tmp_path / "q") as alone:
+        found = both.run(toys.crops(2))
+        assert not np.array_equal(found["low"], found["high"])
+        assert np.array_equal(found["high"], alone.run(toys.crops(2))["high"])
+    with Predictor(tmp_path / "p", layout="split") as split:
+        assert all(np.array_equal(scores, found[label]) for label, scores in split.run(toys.crops(2)).items())
