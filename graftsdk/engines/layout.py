@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from graftsdk.errors import InputError
 from graftsdk.engines.base import Graph
+from graftsdk.errors import InputError
 from graftsdk.graft import Group, Joint, externalize, graft_group, merged_group
 from graftsdk.plan import Plan
 from graftsdk.plan.onnx_part import model_from_part
