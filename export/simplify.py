@@ -51,30 +51,46 @@ def _fix_reshapes(graph: ir.Graph) -> None:
 
 
 def _steady_sums(graph: ir.Graph) -> None:
-    """Sum over the last axis but one by a product with ones.
+    """Sum over the last axis, or the last but one, by a product of ones with each crop's own matrix.
 
-    ONNX Runtime's ReduceSum over a middle axis adds in an order that depends on the batch (measured with 1.32, 5e-6 of
-    bilinear pooling's sums at batch 1 against 8); its matrix product and its sums over last axes do not.
+    ONNX Runtime's ReduceSum adds in an order that depends on the batch (measured with 1.32 on bilinear pooling's sums:
+    5e-6 between batch 1 and 8); its products of one matrix a crop do not.
     """
     for node in list(graph):
-        source, axes = node.inputs[0], node.inputs[1] if len(node.inputs) > 1 else None
-        if node.op_type != "ReduceSum" or source is None or source.shape is None or axes is None:
+        source, axis = node.inputs[0], _summed_axis(node)
+        if source is None or source.shape is None or axis is None:
             continue
-        rank, constant = len(source.shape), axes.const_value
-        if rank < 3 or constant is None or [int(axis) % rank for axis in constant.numpy().ravel()] != [rank - 2]:
-            continue
-        count, keep = source.shape[rank - 2], node.attributes.get("keepdims")
-        if not isinstance(count, int):
-            continue
-        ones = _constant(graph, f"{node.outputs[0].name}.ones", np.ones((1, count), np.float32))
-        nodes = [ir.Node("", "MatMul", [ones, source])]
+        name, last = node.outputs[0].name, axis == len(source.shape) - 1
+        nodes: list[ir.Node] = []
+        if last:  # [.., C] -> [.., C, 1]
+            nodes.append(ir.Node("", "Unsqueeze", [source, _constant(graph, f"{name}.open", np.array([-1], np.int64))]))
+        ones = _constant(graph, f"{name}.ones", np.ones((1, int(source.shape[axis])), np.float32))
+        nodes.append(
+            ir.Node("", "MatMul", [ones, nodes[-1].outputs[0] if last else source])
+        )  # [.., 1, 1] or [.., 1, P]
+        keep = node.attributes.get("keepdims")
+        closed = [-1] if last else []
         if keep is not None and keep.as_int() == 0:
-            axis = _constant(graph, f"{node.outputs[0].name}.axis", np.array([-2], np.int64))
-            nodes.append(ir.Node("", "Squeeze", [nodes[0].outputs[0], axis]))
+            closed.append(-2)
+        if closed:
+            axes = _constant(graph, f"{name}.close", np.array(closed, np.int64))
+            nodes.append(ir.Node("", "Squeeze", [nodes[-1].outputs[0], axes]))
         nodes[-1].outputs[0].shape, nodes[-1].outputs[0].type = node.outputs[0].shape, node.outputs[0].type
         ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, node.outputs, nodes[-1].outputs)
-    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
-        del graph.initializers[name]
+    for unused in [name for name, value in graph.initializers.items() if not value.uses()]:
+        del graph.initializers[unused]
+
+
+def _summed_axis(node: ir.Node) -> int | None:
+    """The axis of a ReduceSum over one of the last two, of fixed length while the batch is another; else None."""
+    source, axes = node.inputs[0], node.inputs[1] if len(node.inputs) > 1 else None
+    if node.op_type != "ReduceSum" or source is None or source.shape is None or axes is None:
+        return None
+    if axes.const_value is None or axes.const_value.size != 1:
+        return None
+    rank = len(source.shape)
+    axis = int(axes.const_value.numpy().ravel()[0]) % rank
+    return axis if axis >= max(1, rank - 2) and isinstance(source.shape[axis], int) else None
 
 
 def _steady_shortcuts(graph: ir.Graph) -> None:
