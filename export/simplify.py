@@ -60,11 +60,13 @@ def _steady_sums(graph: ir.Graph) -> None:
         source, axis = node.inputs[0], _summed_axis(node)
         if source is None or source.shape is None or axis is None:
             continue
+        count = source.shape[axis]
+        assert isinstance(count, int)  # _summed_axis looked
         name, last = node.outputs[0].name, axis == len(source.shape) - 1
         nodes: list[ir.Node] = []
         if last:  # [.., C] -> [.., C, 1]
             nodes.append(ir.Node("", "Unsqueeze", [source, _constant(graph, f"{name}.open", np.array([-1], np.int64))]))
-        ones = _constant(graph, f"{name}.ones", np.ones((1, int(source.shape[axis])), np.float32))
+        ones = _constant(graph, f"{name}.ones", np.ones((1, count), np.float32))
         nodes.append(
             ir.Node("", "MatMul", [ones, nodes[-1].outputs[0] if last else source])
         )  # [.., 1, 1] or [.., 1, P]
