@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from graftsdk import _native
+from graftsdk.engines import Graph, open_engine
+from graftsdk.graft import externalize
 
 PAUSE = 0.02  # seconds before a timed call: threads of the call before it come to rest
 
@@ -64,23 +68,29 @@ def machine() -> str:
 
 
 def multiply_rate(threads: int) -> float:
-    """Multiply-adds a second of the best large float32 matrix product here: the floor's denominator."""
-    import onnxruntime
-    from onnx import TensorProto, helper
+    """Multiply-adds a second of the fastest float32 kernel found here: the floor's denominator.
 
-    side = 2048
-    weights = helper.make_tensor("w", TensorProto.FLOAT, (side, side), np.ones(side * side, np.float32).tobytes(), True)
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        "rate",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (side, side))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (side, side))],
-        [weights],
+    The best of a large matrix product and of two of InceptionV3's own kinds of convolution, large and alone.
+    """
+    return max(
+        _rate("MatMul", (2048, 2048), (2048, 2048), 2048**3, threads),
+        _rate("Conv", (8, 256, 34, 34), (256, 256, 3, 3), 8 * 256 * 256 * 9 * 32 * 32, threads),
+        _rate("Conv", (8, 768, 17, 17), (192, 768, 1, 1), 8 * 768 * 192 * 17 * 17, threads),
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    x = np.ones((side, side), np.float32)
-    times = interleave({"product": lambda: session.run(None, {"x": x})}, 7)["product"]
-    return float(side**3 / times.least)
+
+
+def _rate(kind: str, shape: tuple[int, ...], weights: tuple[int, ...], macs: int, threads: int) -> float:
+    import onnx_ir as ir
+
+    x = np.full(shape, 0.5, np.float32)
+    value = ir.Value(name="x", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+    weight = ir.Value(name="w", const_value=ir.tensor(np.full(weights, 0.5, np.float32), name="w"))
+    node = ir.node(kind, [value, weight])
+    node.outputs[0].name = "y"
+    graph = ir.Graph([value], node.outputs, nodes=[node], initializers=[weight], opset_imports={"": 18}, name="rate")
+    model = ir.Model(graph, ir_version=10)
+    key = hashlib.sha256(f"{kind} {shape} {weights}".encode()).hexdigest()
+    load = partial(externalize, model)
+    with open_engine([Graph(key, {"x": "x"}, ("y",), load)], threads=threads, cache=False) as engine:
+        times = interleave({"rate": lambda: engine.run({"x": x})}, 9)["rate"]
+    return macs / times.least
