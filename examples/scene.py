@@ -95,10 +95,10 @@ class _Passenger:
         start: tuple[float, float],
         end: tuple[float, float],
         thickness: float,
-        colour: tuple[int, ...],
+        color: tuple[int, ...],
     ) -> None:
         def place(point: tuple[float, float]) -> tuple[int, int]:
             x, y = self.x + point[0] * self.height, self.feet - point[1] * self.height
             return round(x * FINE), round(y * FINE)
 
-        cv2.line(canvas, place(start), place(end), colour, max(1, round(thickness * self.height * FINE)), cv2.LINE_8)
+        cv2.line(canvas, place(start), place(end), color, max(1, round(thickness * self.height * FINE)), cv2.LINE_8)

@@ -9,9 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graftsdk.attribute import Attribute
     from graftsdk.engines import share_threads
     from graftsdk.errors import GraftError
-    from graftsdk.prediction import Attribute, Person, Prediction
+    from graftsdk.prediction import Person, Prediction
     from graftsdk.predictor import Predictor
 
 __all__ = ["Attribute", "GraftError", "Person", "Prediction", "Predictor", "__version__", "share_threads"]
@@ -19,7 +20,7 @@ __all__ = ["Attribute", "GraftError", "Person", "Prediction", "Predictor", "__ve
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Attribute": "graftsdk.prediction",
+    "Attribute": "graftsdk.attribute",
     "GraftError": "graftsdk.errors",
     "Person": "graftsdk.prediction",
     "Prediction": "graftsdk.prediction",

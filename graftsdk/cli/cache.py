@@ -6,8 +6,9 @@ import argparse
 from datetime import datetime
 from typing import Any
 
-from graftsdk.cli.output import megabytes, one_line, print_json, print_table
+from graftsdk.cli.output import megabytes, print_json, print_table
 from graftsdk.engines import Cache, CacheEntry
+from graftsdk.text import one_line
 
 __all__ = ["configure", "run"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 
-from graftsdk.cli.output import megabytes, one_line, print_json
+from graftsdk.cli.output import megabytes, print_json
 from graftsdk.lifecycle.doctor import Diagnosis, diagnose
+from graftsdk.text import one_line
 
 __all__ = ["configure", "run"]
 

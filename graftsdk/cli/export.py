@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from graftsdk.errors import GraftError
+from graftsdk.text import one_line
 
 __all__ = ["main"]
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted: nothing was written", file=sys.stderr)
         return 130
     except (GraftError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from graftsdk.cli.output import one_line, print_json
+from graftsdk.cli.output import print_json
+from graftsdk.text import one_line
 
 __all__ = ["configure", "run"]
 

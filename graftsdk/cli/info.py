@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from graftsdk.cli.output import megabytes, one_line, print_json, print_table
+from graftsdk.cli.output import megabytes, print_json, print_table
 from graftsdk.errors import InputError
 from graftsdk.lifecycle.description import describe_cost, describe_part, describe_plan
 from graftsdk.lifecycle.inspection import PartFile, open_file
 from graftsdk.lifecycle.timing import time_plan
 from graftsdk.plan import Plan
+from graftsdk.text import one_line
 
 __all__ = ["configure", "run"]
 

@@ -16,6 +16,7 @@ from importlib import import_module
 
 import graftsdk
 from graftsdk.errors import GraftError
+from graftsdk.text import one_line
 
 __all__ = ["COMMANDS", "main"]
 
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except (GraftError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(' '.join(str(error).split()))}", file=sys.stderr)
         return WRONG
 
 

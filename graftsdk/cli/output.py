@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from graftsdk.prediction import printable
+from graftsdk.text import one_line
 
-__all__ = ["megabytes", "one_line", "print_json", "print_table"]
+__all__ = ["megabytes", "print_json", "print_table"]
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
@@ -30,11 +30,6 @@ def print_table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), ind
     for row in (head, ["-" * widths.get(column, 0) for column in range(len(head))], *body):
         cells = [row[c].rjust(widths[c]) if c in right else row[c].ljust(widths[c]) for c in columns]
         print((indent + "  ".join(cells)).rstrip())
-
-
-def one_line(text: str) -> str:
-    """The text with what has no place in a line replaced."""
-    return printable(text)
 
 
 def megabytes(nbytes: int) -> str:

@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from graftsdk.cli.output import one_line, print_json, print_table
+from graftsdk.cli.output import print_json, print_table
 from graftsdk.errors import InputError
 from graftsdk.lifecycle.changes import PlanChange, compare_manifests
 from graftsdk.plan import BranchDocument, BranchEntry, Event, Manifest, open_plan
 from graftsdk.plan.edit import add_branches, merge_plans, remove_label, revert_label
 from graftsdk.plan.onnx_part import read_onnx_part
+from graftsdk.text import one_line
 
 __all__ = ["configure", "run"]
 

@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from graftsdk.cli.output import one_line
 from graftsdk.errors import InputError, NonFiniteOutput
 from graftsdk.plan import open_plan
 from graftsdk.prediction import PICTURES, Prediction
 from graftsdk.predictor import Predictor
 from graftsdk.preprocess import list_images
+from graftsdk.text import one_line
 
 __all__ = ["configure", "run"]
 

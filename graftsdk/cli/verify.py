@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from graftsdk.cli.output import megabytes, one_line, print_json, print_table
+from graftsdk.cli.output import megabytes, print_json, print_table
 from graftsdk.lifecycle.comparing import TOLERANCE, Comparison
 from graftsdk.lifecycle.verify import Verification, verify_plan
+from graftsdk.text import one_line
 
 __all__ = ["configure", "run"]
 

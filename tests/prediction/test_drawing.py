@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from graftsdk import drawing
+from graftsdk import tags
 from graftsdk.errors import GraftError, InputError, PlanPathError, ShapeError
 from graftsdk.prediction import Attribute, Person, Prediction
 
@@ -107,22 +107,22 @@ def test_tags_stay_near_their_person_and_the_rest_is_untouched():
 
 def test_tags_do_not_overlap_where_there_is_room(monkeypatch):
     laid = []
-    monkeypatch.setattr(drawing, "_lay", lambda picture, tag, rect: laid.append(rect))
+    monkeypatch.setattr(tags, "_lay", lambda picture, tag, rect: laid.append(rect))
     persons = [Person(i, (60 + 300 * i, 300, 180 + 300 * i, 700), 0.5, attributes(6)) for i in range(6)]
     Prediction(tuple(persons), photograph(900, 1900)).plot()
     assert len(laid) == 6
     for place, (x1, y1, x2, y2) in enumerate(laid):
         assert 0 <= x1 < x2 <= 1900
         assert 0 <= y1 < y2 <= 900
-        assert not any(drawing._overlap((x1, y1, x2, y2), other) for other in laid[:place])
+        assert not any(tags._overlap((x1, y1, x2, y2), other) for other in laid[:place])
 
 
 def test_in_a_crowd_tags_shrink_and_hide_little_of_one_another(monkeypatch):
     laid = []
-    monkeypatch.setattr(drawing, "_lay", lambda picture, tag, rect: laid.append(rect))
+    monkeypatch.setattr(tags, "_lay", lambda picture, tag, rect: laid.append(rect))
     crowd(1080, 1920, 50).plot()
     area = sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in laid)
-    hidden = sum(drawing._overlap(one, other) for place, one in enumerate(laid) for other in laid[:place])
+    hidden = sum(tags._overlap(one, other) for place, one in enumerate(laid) for other in laid[:place])
     assert len(laid) == 50
     assert area < 0.35 * 1080 * 1920
     assert hidden < 0.02 * area

@@ -1,0 +1,17 @@
+"""How names that others chose appear in our lines: whatever they hold, a line stays one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["listed", "one_line"]
+
+
+def one_line(text: str) -> str:
+    """`text` with everything that has no place in a line (breaks, bidi marks, lone surrogates) replaced."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The names, quoted, as in "'a', 'b'"; "none" where there are none."""
+    return ", ".join(repr(name) for name in names) or "none"
