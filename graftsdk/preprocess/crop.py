@@ -90,31 +90,45 @@ def check_boxes(boxes: Any, image_size: tuple[int, int]) -> npt.NDArray[np.float
         InputError: not an array, or a box that is not finite, has no area or lies outside; names its index.
         DTypeError, ShapeError: another dtype than float or int, or not [N, 4].
     """
+    wide, shown = _box_array(boxes)
+    height, width = image_size
+    x0, y0, x1, y1 = wide.T
+    tests: tuple[tuple[str, npt.NDArray[Any]], ...] = (
+        ("finite coordinates", (np.abs(wide) <= _FARTHEST).all(axis=1)),  # a NaN fails too
+        ("x0 < x1 and y0 < y1 (boxes are x0, y0, x1, y1)", (x0 < x1) & (y0 < y1)),
+        (
+            f"a part of the image of {width} x {height} (width x height)",
+            (x1 > 0) & (y1 > 0) & (x0 < width) & (y0 < height),
+        ),
+    )
+    bad = np.flatnonzero(~np.logical_and.reduce([fits for _, fits in tests]))
+    if len(bad):
+        index = int(bad[0])
+        expected = next(text for text, fits in tests if not fits[index])
+        raise InputError(f"box {index}: expected {expected}, found {shown[index].tolist()}")
+    return wide
+
+
+def _box_array(boxes: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[Any]]:
+    """(float64[N, 4], the numbers as they were given): boxes from an array, rows of numbers, or another's array."""
     if isinstance(boxes, (list, tuple)):
         try:
             boxes = np.array(boxes) if boxes else np.empty((0, 4))
-        except ValueError as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise ShapeError("boxes: expected [N, 4], found rows of different lengths") from error
+    elif not isinstance(boxes, np.ndarray) and hasattr(boxes, "__array__"):  # tensors and tables of other libraries
+        try:
+            boxes = np.asarray(boxes)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise InputError(f"boxes: expected an array [N, 4], found one that gives none: {error}") from error
     if not isinstance(boxes, np.ndarray) or isinstance(boxes, np.ma.MaskedArray):
         raise InputError(f"boxes: expected an array [N, 4], found {type(boxes).__name__}")
+    boxes = boxes.view(np.ndarray)  # a matrix has rows of rank 2
     if boxes.dtype.kind not in "fiu":
         raise DTypeError(f"boxes: expected float or int, found {boxes.dtype.str}")
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ShapeError(f"boxes: expected [N, 4], found {list(boxes.shape)}")
-    wide: npt.NDArray[np.float64] = boxes.astype(np.float64)
-    height, width = image_size
-    for index in range(len(wide)):
-        x0, y0, x1, y1 = wide[index].tolist()
-        if not all(abs(value) <= _FARTHEST for value in (x0, y0, x1, y1)):  # a NaN fails too
-            expected = "finite coordinates"
-        elif not (x0 < x1 and y0 < y1):
-            expected = "x0 < x1 and y0 < y1 (boxes are x0, y0, x1, y1)"
-        elif x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-            expected = f"a part of the image of {width} x {height} (width x height)"
-        else:
-            continue
-        raise InputError(f"box {index}: expected {expected}, found {boxes[index].tolist()}")
-    return wide
+    return boxes.astype(np.float64), boxes
 
 
 def check_masks(masks: Any, image_size: tuple[int, int], count: int | None = None) -> npt.NDArray[Any] | BoxMasks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import struct
 import threading
@@ -23,6 +24,7 @@ __all__ = ["IMAGE_SUFFIXES", "MAX_ENCODED_BYTES", "decode_image", "list_images"]
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 MAX_ENCODED_BYTES = 20 * 2**20
+_MAX_JPEG_SCANS = 64  # encoders write about ten; each one walks all pixels again, however few bytes it has
 _MAX_PNG_CHUNKS = 65_536  # the limit of 20 MiB in chunks of 320 bytes; encoders write 8 KiB and more
 
 _SOURCES = "a path, bytes, a binary file, a PIL image or an array uint8[H, W, 3]"
@@ -36,7 +38,11 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Nothing but a marker begins with FF and ends with one of these in coded pixels: FF00 is a value, FFD0..FFD7 a restart.
+_JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
 _tolerance = threading.Lock()
+_decoding = 0  # how many threads are in `_strict`
+_tolerant = False  # what ImageFile.LOAD_TRUNCATED_IMAGES was before them
 
 
 def decode_image(
@@ -88,8 +94,10 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def _read(source: Any) -> bytes:
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return bytes(source)
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, (bytearray, memoryview)):
+        return _copied(source)
     if isinstance(source, (str, os.PathLike)):
         return _read_path(source)
     if not callable(getattr(source, "read", None)):
@@ -101,6 +109,14 @@ def _read(source: Any) -> bytes:
     if not isinstance(data, bytes):
         raise InputError(f"image: expected a file opened in binary mode, found one that gives {type(data).__name__}")
     return data
+
+
+def _copied(source: bytearray | memoryview) -> bytes:
+    """The bytes of a buffer that its owner may change; of one that is too long only so many that it is seen."""
+    try:
+        return bytes(memoryview(source).cast("B")[: MAX_ENCODED_BYTES + 1])
+    except (ValueError, TypeError) as error:  # released, or not contiguous
+        raise InputError(f"image: expected contiguous bytes, found a buffer that gives none: {error}") from error
 
 
 def _read_path(path: str | os.PathLike[str]) -> bytes:
@@ -133,6 +149,7 @@ def _open(data: bytes) -> Image.Image:
     Image.preinit()
     if data.startswith(b"\xff\xd8\xff"):
         name = "JPEG"
+        _check_jpeg_scans(data)
     elif data.startswith(b"\x89PNG\r\n\x1a\n"):
         name = "PNG"
         _check_png_end(data)
@@ -148,6 +165,21 @@ def _open(data: bytes) -> Image.Image:
     image: Image.Image = Image.OPEN[name][0](io.BytesIO(data), "")
     check_size(image.height, image.width)
     return image
+
+
+def _check_jpeg_scans(data: bytes) -> None:
+    """Refuse a progressive JPEG that decodes for hours: 20 MiB hold 600,000 scans."""
+    scans, marker = 0, _JPEG_MARKER.search(data, 2)
+    while marker is not None:
+        kind, start = marker[1][0], marker.end()
+        scans += kind == 0xDA
+        if scans > _MAX_JPEG_SCANS:
+            raise DecodeError(f"image: expected a JPEG of at most {_MAX_JPEG_SCANS} scans, found more; encode it anew")
+        if kind == 0xD9:  # what follows the end is not decoded
+            return
+        # Segments are stepped over whole: a thumbnail inside one has scans of its own.
+        bare = kind < 0xC0 or kind == 0xD8  # reserved ones have no length that libjpeg would step over
+        marker = _JPEG_MARKER.search(data, start if bare else start + int.from_bytes(data[start : start + 2], "big"))
 
 
 def _check_png_end(data: bytes) -> None:
@@ -210,16 +242,33 @@ def _pixels(opened: Any) -> npt.NDArray[np.uint8]:
 
 @contextmanager
 def _strict() -> Iterator[None]:
-    """Other libraries let Pillow fill truncated files with grey for the whole process; here they are refused."""
-    if not ImageFile.LOAD_TRUNCATED_IMAGES:
-        yield
-        return
+    """Other libraries let Pillow fill truncated files with grey for the whole process; here they are refused.
+
+    The first of several threads turns that off, the last one gives it back.
+    """
+    global _decoding, _tolerant
     with _tolerance:
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-        try:
-            yield
-        finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = True
+        if _decoding == 0:
+            _tolerant, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+        _decoding += 1
+    try:
+        yield
+    finally:
+        with _tolerance:
+            _decoding -= 1
+            if _decoding == 0 and _tolerant:
+                ImageFile.LOAD_TRUNCATED_IMAGES = True
+
+
+def _after_fork_in_child() -> None:
+    """The threads that were decoding, and may hold the lock, are not here."""
+    global _tolerance, _decoding
+    if _decoding and _tolerant:
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+    _tolerance, _decoding = threading.Lock(), 0
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _upright(image: Image.Image, source: Image.Image) -> Image.Image:

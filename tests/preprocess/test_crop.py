@@ -53,6 +53,23 @@ def test_boxes_of_any_number_type(dtype):
     assert crops.tobytes() == mask_crop(IMAGE, BOX.tolist(), spec=SPEC).tobytes()
 
 
+class Table:
+    """As tensors and data frames hand out their numbers."""
+
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+    def __array__(self, dtype=None, copy=None):
+        if self.numbers is None:
+            raise RuntimeError("on another device")
+        return np.array(self.numbers)
+
+
+@pytest.mark.parametrize("kind", [np.matrix, Table])
+def test_boxes_of_other_libraries(kind):
+    assert mask_crop(IMAGE, kind(BOX.tolist()), spec=SPEC).tobytes() == mask_crop(IMAGE, BOX, spec=SPEC).tobytes()
+
+
 @pytest.mark.parametrize(
     ("boxes", "error"),
     [
@@ -67,6 +84,8 @@ def test_boxes_of_any_number_type(dtype):
         (BOX > 0, DTypeError),
         ([["1", "2", "3", "4"]], DTypeError),
         (np.ma.array(BOX), InputError),
+        (Table(None), InputError),
+        ([[1, 2, 3, 2**70]], DTypeError),
     ],
 )
 def test_boxes_of_another_kind(boxes, error):

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from graftsdk.errors import (
     ImageTooSmall,
     InputError,
 )
-from graftsdk.preprocess import IMAGE_SUFFIXES, decode_image, list_images
+from graftsdk.preprocess import IMAGE_SUFFIXES, decode, decode_image, list_images
 
 LOSSLESS = {"PNG": {}, "BMP": {}, "WEBP": {"lossless": True}}
 FORMATS = {**LOSSLESS, "JPEG": {"quality": 95, "subsampling": 0}}
@@ -207,6 +208,17 @@ def test_truncated_files_are_refused_though_another_library_lets_pillow_fill_the
     assert decode_image(data).shape == (48, 64, 3)
 
 
+def test_a_thread_that_ends_leaves_the_others_strict(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    one, other = decode._strict(), decode._strict()
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+    other.__exit__(None, None, None)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP"])
 def test_flipped_bits_give_an_image_or_an_error_of_the_tree(rgb, name, rng):
     data = encode(rgb, name, **FORMATS[name])
@@ -286,6 +298,12 @@ def closed_file():
     return file
 
 
+def released():
+    view = memoryview(b"x")
+    view.release()
+    return view
+
+
 class Failing:
     def read(self, size):
         raise OSError("the disk is on fire")
@@ -305,6 +323,8 @@ class Failing:
         (io.StringIO("text"), "binary mode"),
         (closed_file(), "readable binary file"),
         (Failing(), "readable binary file"),
+        (released(), "contiguous bytes"),
+        (memoryview(b"xxxx")[::2], "contiguous bytes"),
         ("/dev/zero", "a special file"),
         (".", "a folder"),
     ],
@@ -401,6 +421,39 @@ BOMBS = {
     "webp lossy": (webp(b"VP8 ", b"\x30\1\0\x9d\1\x2a\xff\x3f\xff\x3f" + b"\0" * 64), ImageTooLarge),
     "more than 20 MiB": (b"\xff\xd8\xff" + b"\0" * 20 * 2**20, ImageTooLarge),
 }
+
+
+def scan_bomb(count):
+    """A small progressive JPEG whose last scan comes `count` times more."""
+    file = io.BytesIO()
+    Image.new("RGB", (512, 512), (9, 99, 199)).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * count + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("junk", [b"", b"\xff\x02\xff\xff", b"\0\0", b"\xff\xff\xff"])
+def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded(junk, monkeypatch):
+    bomb = scan_bomb(0)[:-2] + (junk + scan_bomb(0)[scan_bomb(0).rindex(b"\xff\xda") : -2]) * 100 + b"\xff\xd9"
+    monkeypatch.setattr(Image.Image, "load", None)  # calling it would fail otherwise
+    with pytest.raises(DecodeError, match="at most 64 scans"):
+        decode_image(bomb)
+
+
+def test_scans_are_counted_in_the_picture_only():
+    plain = scan_bomb(0)
+    thumbnail = b"\xff\xe1" + struct.pack(">H", 2 + 65_000) + b"\xff\xda\0\2\0" * 13_000
+    expected = decode_image(plain)
+    for data in (scan_bomb(50), plain[:2] + thumbnail + plain[2:], plain + b"\xff\xda\0\2\0" * 1000):
+        assert np.array_equal(decode_image(data), expected)
+
+
+def test_a_long_buffer_is_not_copied_to_be_refused():
+    tracemalloc.start()
+    with pytest.raises(ImageTooLarge):
+        decode_image(memoryview(bytearray(200 * 2**20)))
+    assert tracemalloc.get_traced_memory()[1] < 225 * 2**20
+    tracemalloc.stop()
+
 
 IN_ANOTHER_PROCESS = """
 import sys, resource, warnings
