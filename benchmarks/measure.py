@@ -34,8 +34,8 @@ class Times:
         return statistics.median(self.all)
 
 
-def interleave(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Times]:
-    """Times of each case over `rounds` rounds, after one untimed call of each."""
+def interleave(cases: Mapping[str, Callable[[], object]], rounds: int, pause: float = PAUSE) -> dict[str, Times]:
+    """Times of each case over `rounds` rounds, after one untimed call of each; `pause` seconds before each call."""
     found: dict[str, list[float]] = {name: [] for name in cases}
     for run in cases.values():
         run()
@@ -44,7 +44,7 @@ def interleave(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[s
     for _ in range(rounds):
         shuffle(order)
         for name in order:
-            time.sleep(PAUSE)
+            time.sleep(pause)
             started = time.perf_counter()
             cases[name]()
             found[name].append(time.perf_counter() - started)

@@ -195,18 +195,23 @@ def start(plans: Plans) -> None:
 
 
 def others(plans: Plans, rounds: int, compile_torch: bool) -> None:
-    """OpenVINO on the same grafted graph; torch eager and compiled on the same tree."""
-    from rivals import openvino_runner, torch_runners
+    """OpenVINO on the same grafted graph; torch eager and compiled on the same tree.
 
+    Apart from each other: torch's threads spin for a while after a call and would slow whoever comes next.
+    """
+    crops = np.random.default_rng(1).normal(size=(1, 3, *SIZE)).astype(np.float32)
     with tempfile.TemporaryDirectory(prefix="graftsdk-bench-") as cache:
         os.environ["XDG_CACHE_HOME"] = cache
-        crops = np.random.default_rng(1).normal(size=(1, 3, *SIZE)).astype(np.float32)
         predictor = Predictor(plans.full)
-        cases: dict[str, Callable[[], object]] = {"graftsdk, merged": lambda: predictor.run(crops)}
-        cases["OpenVINO, the grafted graph"] = openvino_runner(plans.full, crops)
-        cases |= torch_runners(crops, compile_torch)
-        times = interleave(cases, rounds)
+    ours: dict[str, Callable[[], object]] = {"graftsdk, merged": partial(predictor.run, crops)}
+    from openvino_graph import openvino_runner
+
+    times = interleave({**ours, "OpenVINO, the grafted graph": openvino_runner(plans.full, crops)}, rounds)
     print(f"\nothers, batch 1, 18 labels\n{table(times, 'crop', 1, 'graftsdk, merged')}")
+    from torch_tree import torch_runners
+
+    times = interleave({**ours, **torch_runners(crops, compile_torch)}, rounds, pause=0.3)
+    print(table(times, "crop", 1, "graftsdk, merged"))
 
 
 def floor(plans: Plans, threads: int) -> None:
