@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -21,7 +21,9 @@ from graftsdk.errors import DTypeError, EngineIncompatible, InputError, NonFinit
 from graftsdk.graft import joints_of, scores_name
 from graftsdk.plan import BranchDocument, Plan, PlanSource, open_plan
 from graftsdk.prediction import Attribute, Person, Prediction
-from graftsdk.preprocess import BoxMasks, decode_image, list_images, mask_boxes, mask_crop
+from graftsdk.preprocess import BoxMasks, decode_image, list_images, mask_crop
+from graftsdk.preprocess.crop import check_persons
+from graftsdk.scores import Thresholds, check_fraction, check_scores, copy_thresholds, resolve_thresholds
 from graftsdk.segment import MAX_PERSONS, Adapter, open_adapter
 
 __all__ = ["Predictor"]
@@ -30,7 +32,6 @@ CROPS_AT_ONCE = 32  # crops that are held at one time, 34 MB at 299x299; the eng
 
 ImageSource = Any  # path, bytes, file object, PIL image or uint8[H, W, 3]: whatever `decode_image` takes
 Masks = npt.NDArray[Any] | BoxMasks
-Thresholds = Mapping[str, float | Mapping[str, float]]
 
 
 class Predictor:
@@ -69,38 +70,42 @@ class Predictor:
         threads: int | None = None,
         min_score: float | None = None,
     ) -> None:
-        self._options = {
+        if precision not in (None, "float32"):
+            raise EngineIncompatible(
+                f"precision: expected None or 'float32', found {precision!r}; the plan has no other"
+            )
+        if min_score is not None:
+            min_score = check_fraction("min_score", min_score)
+        self._options = {  # copies: the caller may go on with its own
             "device": device,
-            "labels": labels,
-            "thresholds": thresholds,
+            "labels": list(labels) if isinstance(labels, (list, tuple)) else labels,
+            "thresholds": copy_thresholds(thresholds),
             "precision": precision,
             "layout": layout,
             "threads": threads,
             "min_score": min_score,
         }
-        if precision not in (None, "float32"):
-            raise EngineIncompatible(
-                f"precision: expected None or 'float32', found {precision!r}; the plan has no other"
-            )
-        if min_score is not None and not 0.0 <= min_score <= 1.0:
-            raise InputError(f"min_score: expected a number from 0 to 1, found {min_score!r}")
-        self.plan: Plan = open_plan(source)
-        manifest = self.plan.manifest
-        self._joints = joints_of(manifest, labels)
-        self.labels: tuple[str, ...] = tuple(self._joints)
-        self._documents = {label: _document(self.plan, label) for label in self.labels}
-        self._thresholds = _resolve_thresholds(self._documents, thresholds or {})
         self._min_score = min_score
-        groups = partition(self._joints, layout)
-        self._engine: Engine = open_engine(graphs_of(self.plan, groups), device=device, threads=threads)
         self._threads = threads
-        self.device: str = self._engine.device
-        self._adapter: Adapter | None = None
-        self._segmenter: Engine | None = None
-        if manifest.segmenter is not None:
-            self._adapter = open_adapter(manifest.segmenter)
-            self._segmenter = open_engine([segmenter_graph(self.plan)], device=device, threads=threads)
-        self._warm_up()
+        with ExitStack() as undo:  # nothing stays open where the constructor raises
+            self.plan: Plan = undo.enter_context(open_plan(source))
+            self._path = None if self.plan.path is None else os.path.abspath(self.plan.path)
+            manifest = self.plan.manifest
+            self._joints = joints_of(manifest, labels)
+            self.labels: tuple[str, ...] = tuple(self._joints)
+            self._documents = {label: _document(self.plan, label) for label in self.labels}
+            self._thresholds = resolve_thresholds(self._documents, thresholds)
+            graphs = graphs_of(self.plan, partition(self._joints, layout))
+            self._engine: Engine = undo.enter_context(open_engine(graphs, device=device, threads=threads))
+            self.device: str = self._engine.device
+            self._adapter: Adapter | None = None
+            self._segmenter: Engine | None = None
+            if manifest.segmenter is not None:
+                self._adapter = open_adapter(manifest.segmenter)
+                segmenter = open_engine([segmenter_graph(self.plan)], device=device, threads=threads)
+                self._segmenter = undo.enter_context(segmenter)
+            self._warm_up()
+            undo.pop_all()
 
     @overload
     def predict(
@@ -146,10 +151,11 @@ class Predictor:
 
         Raises:
             InputError: the image, a mask, a box (named by its index) or a label cannot be used; the predictor can.
-            NonFiniteOutput, EngineError: the engine failed.
+            NonFiniteOutput, PlanCorrupt: a score is no probability; names label, image and person.
+            EngineError: the engine failed.
         """
         wanted = self._wanted(labels)
-        if isinstance(image, (str, os.PathLike)) and Path(image).is_dir():
+        if isinstance(image, (str, os.PathLike)) and os.path.isdir(image):
             image = list_images(image)
         if not isinstance(image, (list, tuple)):
             return self._predict([image], [masks], [boxes], color, wanted)[0]
@@ -171,6 +177,7 @@ class Predictor:
         Raises:
             InputError: a label that this predictor does not compute. DTypeError, ShapeError: other crops.
             NonFiniteOutput: a score is NaN or infinite; names label and row.
+            PlanCorrupt: a branch gives something else than probabilities of its classes; names the label.
         """
         wanted = self._wanted(labels)
         height, width = self.plan.manifest.crop.size
@@ -179,26 +186,14 @@ class Predictor:
             raise DTypeError(f"crops: expected a float32 array, found {kind}; graftsdk.preprocess.mask_crop makes them")
         if crops.ndim != 4 or crops.shape[1:] != (3, height, width):
             raise ShapeError(f"crops: expected [N, 3, {height}, {width}], found {list(crops.shape)}")
-        names = {label: scores_name(self._joints[label]) for label in wanted}
-        values = self._engine.run({"crops": crops}, list(dict.fromkeys(names.values())))
-        found: dict[str, npt.NDArray[np.float32]] = {}
-        for label, name in names.items():
-            scores = values[name]
-            if not np.isfinite(scores).all():
-                row = int(np.argmin(np.isfinite(scores).all(axis=1)))
-                raise NonFiniteOutput(
-                    f"label {label!r}: expected finite scores, crop {row} got {scores[row].tolist()}; "
-                    f"check its values, or remove the label (graftsdk plan remove)"
-                )
-            shared = any(scores is other for other in found.values())
-            found[label] = scores.copy() if shared else scores  # arrays that are handed out belong to the caller
-        return found
+        return self._answers(crops, wanted, "crop {}".format)
 
     def close(self) -> None:
-        """Let go of the engines and the plan. Calls in flight finish; later ones raise EngineClosed."""
+        """Let go of the engines and the plan's file. Calls in flight finish; later ones raise EngineClosed."""
         self._engine.close()
         if self._segmenter is not None:
             self._segmenter.close()
+        self.plan.close()  # last: in a forked child an engine may have been opening it
 
     def __enter__(self) -> Predictor:
         return self
@@ -207,9 +202,9 @@ class Predictor:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.plan.path is None:
+        if self._path is None:
             raise InputError("a predictor made from bytes or a file object does not pickle; make it from a path")
-        return _reopen, (os.path.abspath(self.plan.path), self._options)
+        return _reopen, (self._path, self._options)
 
     def __repr__(self) -> str:
         return f"Predictor({str(self.plan.path)!r}, device={self.device!r}, labels={list(self.labels)})"
@@ -217,9 +212,26 @@ class Predictor:
     def _wanted(self, labels: Sequence[str] | None) -> tuple[str, ...]:
         if labels is None:
             return self.labels
-        if isinstance(labels, str) or not labels or len(set(labels)) != len(labels) or set(labels) - set(self.labels):
-            raise InputError(f"labels: expected a list of some of {list(self.labels)}, each once, found {labels!r}")
-        return tuple(labels)
+        wanted = () if isinstance(labels, (str, bytes)) or not isinstance(labels, Iterable) else tuple(labels)
+        if not wanted or any(label not in self.labels or wanted.count(label) > 1 for label in wanted):
+            raise InputError(
+                f"labels: expected a list of some of {list(self.labels)}, each once, found {labels!r:.200}"
+            )
+        return wanted
+
+    def _answers(
+        self, crops: npt.NDArray[np.float32], labels: tuple[str, ...], who: Callable[[int], str]
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """What `run` returns; `who` names a row in messages."""
+        names = {label: scores_name(self._joints[label]) for label in labels}
+        values = self._engine.run({"crops": crops}, list(dict.fromkeys(names.values())))
+        found: dict[str, npt.NDArray[np.float32]] = {}
+        for label, name in names.items():
+            scores = values[name]
+            check_scores(label, self._documents[label].classes, scores, len(crops), who)
+            shared = any(scores is other for other in found.values())
+            found[label] = scores.copy() if shared else scores  # arrays that are handed out belong to the caller
+        return found
 
     def _warm_up(self) -> None:
         """The first run of a graph that was just compiled is slow; it must not be a user's."""
@@ -231,14 +243,16 @@ class Predictor:
     def _predict(
         self, images: Sequence[Any], masks: Sequence[Any], boxes: Sequence[Any], color: Any, labels: tuple[str, ...]
     ) -> list[Prediction]:
+        several = len(images) > 1
         scenes = []
         for index, image in enumerate(images):
             try:
                 scenes.append(self._scene(image, masks[index], boxes[index], color))
-            except InputError as error:
-                if len(images) == 1:
+            except (InputError, NonFiniteOutput) as error:
+                if not several:
                     raise
                 raise type(error)(f"image {index}: {error}") from error
+            scenes[-1].name = f"image {index}, " if several else ""
         self._score(scenes, labels)
         return [self._prediction(scene, labels) for scene in scenes]
 
@@ -249,19 +263,16 @@ class Predictor:
         decoded = time.perf_counter()
         size = image.shape[:2]
         scene = _Scene(image, str(source) if isinstance(source, (str, os.PathLike)) else None)
-        if boxes is not None:
-            scene.boxes, scene.masks = np.asarray(boxes), masks
-        elif masks is not None:
-            scene.boxes, scene.masks = mask_boxes(masks, size), masks
+        if boxes is not None or masks is not None:
+            scene.boxes, scene.masks, scene.truncated = check_persons(
+                boxes, masks, size, self.plan.manifest.crop, MAX_PERSONS
+            )
         elif self._segmenter is not None:
             found = self._segment(image)
             scene.boxes, scene.scores, scene.masks = found.boxes, found.scores, found.masks
             scene.truncated = found.truncated
         else:
             scene.boxes = np.array([[0, 0, size[1], size[0]]], np.float32)
-        if scene.boxes.ndim == 2 and len(scene.boxes) > MAX_PERSONS:
-            scene.boxes, scene.truncated = scene.boxes[:MAX_PERSONS], True
-            scene.masks = None if scene.masks is None else scene.masks[:MAX_PERSONS]
         scene.timings = {"decode": 1e3 * (decoded - started), "segment": 1e3 * (time.perf_counter() - decoded)}
         return scene
 
@@ -276,16 +287,23 @@ class Predictor:
     def _score(self, scenes: Sequence[_Scene], labels: tuple[str, ...]) -> None:
         """Cut everybody out and score them, persons of several scenes in one batch, CROPS_AT_ONCE at a time."""
         spec, threads = self.plan.manifest.crop, self._threads or 1
-        waiting: list[tuple[_Scene, npt.NDArray[np.float32]]] = []
+        waiting: list[tuple[_Scene, int, npt.NDArray[np.float32]]] = []  # scene, its first person here, crops
+
+        def who(row: int) -> str:
+            for scene, first, crops in waiting:
+                if row < len(crops):
+                    return f"{scene.name}person {first + row}"
+                row -= len(crops)
+            raise IndexError(row)
 
         def flush() -> None:
             if not waiting:
                 return
             started = time.perf_counter()
-            scores = self.run(np.concatenate([crops for _, crops in waiting]), labels)
+            scores = self._answers(np.concatenate([crops for _, _, crops in waiting]), labels, who)
             spent = 1e3 * (time.perf_counter() - started)
-            total, at = sum(len(crops) for _, crops in waiting), 0
-            for scene, crops in waiting:
+            total, at = sum(len(crops) for _, _, crops in waiting), 0
+            for scene, _, crops in waiting:
                 for label, rows in scores.items():
                     scene.rows.setdefault(label, []).append(rows[at : at + len(crops)])
                 scene.timings["engine"] = scene.timings.get("engine", 0.0) + spent * len(crops) / max(total, 1)
@@ -301,8 +319,8 @@ class Predictor:
                 masks = None if scene.masks is None else scene.masks[piece]
                 crops = mask_crop(scene.image, scene.boxes[piece], masks, spec=spec, threads=threads)
                 scene.timings["crop"] += 1e3 * (time.perf_counter() - started)
-                waiting.append((scene, crops))
-                if sum(len(crops) for _, crops in waiting) >= CROPS_AT_ONCE:
+                waiting.append((scene, start, crops))
+                if sum(len(crops) for _, _, crops in waiting) >= CROPS_AT_ONCE:
                     flush()
         flush()
 
@@ -337,6 +355,7 @@ class _Scene:
     def __init__(self, image: npt.NDArray[np.uint8], source: str | None) -> None:
         self.image = image
         self.source = source
+        self.name = ""  # what stands before "person 3" in a message
         self.boxes: npt.NDArray[Any] = np.empty((0, 4), np.float32)
         self.scores: npt.NDArray[np.float32] | None = None
         self.masks: Any = None
@@ -349,25 +368,6 @@ def _document(plan: Plan, label: str) -> BranchDocument:
     found = plan.manifest.find(label)
     assert found is not None  # joints_of found it
     return found[1].document
-
-
-def _resolve_thresholds(documents: Mapping[str, BranchDocument], overrides: Thresholds) -> dict[str, dict[str, float]]:
-    """Label -> class -> threshold: the plan's, with the caller's put over them."""
-    found = {label: dict(document.thresholds) for label, document in documents.items()}
-    for label, value in overrides.items():
-        if label not in documents:
-            raise InputError(f"thresholds: expected labels of {list(documents)}, found {label!r}")
-        classes = documents[label].classes
-        chosen = value if isinstance(value, Mapping) else {classes[-1]: value}
-        if not isinstance(value, Mapping) and len(classes) > 2:
-            raise InputError(f"thresholds[{label!r}]: it has the classes {list(classes)}; write {{class: threshold}}")
-        for name, threshold in chosen.items():
-            if name not in classes:
-                raise InputError(f"thresholds[{label!r}]: expected classes of {list(classes)}, found {name!r}")
-            if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
-                raise InputError(f"thresholds[{label!r}]: expected a number from 0 to 1, found {threshold!r}")
-            found[label][name] = float(threshold)
-    return found
 
 
 def _reopen(path: str, options: dict[str, Any]) -> Predictor:

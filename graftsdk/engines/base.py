@@ -18,7 +18,7 @@ import numpy as np
 from graftsdk.engines.feeds import Port, batch_of, check_feed, chunk_sizes
 from graftsdk.engines.forks import reopen_in_child
 from graftsdk.engines.wiring import Wiring
-from graftsdk.errors import EngineClosed, EngineForked, InputError
+from graftsdk.errors import EngineBuildError, EngineClosed, EngineForked, InputError
 
 __all__ = ["Engine", "Graph", "Runner"]
 
@@ -91,6 +91,7 @@ class Engine(ABC):
             EngineClosed: `close` was called.
             EngineForked: this is a forked child, and the engine cannot be opened here.
             EngineOutOfMemory: memory ran out; the engine stays usable.
+            EngineBuildError: a graph gave another shape than it declares.
         """
         asked = self._asked(outputs)
         runners = self._current()
@@ -231,6 +232,7 @@ class _Gather:
 
     def add(self, values: Mapping[str, np.ndarray], start: int, size: int) -> None:
         for name, value in values.items():
+            self._check(name, value, size)
             if not self.has_rows(name):
                 self.results.setdefault(name, value.copy())
             elif size == self._batch:
@@ -239,6 +241,23 @@ class _Gather:
                 if start == 0:
                     self.results[name] = np.empty((self._batch, *value.shape[1:]), value.dtype)
                 self.results[name][start : start + size] = value
+
+    def _check(self, name: str, value: np.ndarray, size: int) -> None:
+        """A graph may compute other shapes than it declares: ONNX Runtime says so in its log and goes on.
+
+        Raises:
+            EngineBuildError: it did, and rows would be lost or repeated.
+        """
+        shape = self._asked[name][0].shape
+        declared = ((size, *shape[1:]) if self.has_rows(name) else shape) if shape else (None,) * value.ndim
+        fits = len(declared) == value.ndim and all(
+            expected in (None, found) for expected, found in zip(declared, value.shape, strict=True)
+        )
+        if not fits or (not shape and value.ndim and size != self._batch):
+            raise EngineBuildError(
+                f"output {name!r}: expected {self._asked[name][0]} for {size} rows, found shape {list(value.shape)}; "
+                f"export the part that gives it again"
+            )
 
 
 def _listed(names: Sequence[str] | Mapping[str, object]) -> str:

@@ -109,8 +109,13 @@ def _prefix(graph: ir.Graph, part: str) -> None:
     graph.initializers.clear()
     for value in (*graph.inputs, *weights):
         value.name = f"{part}/{value.name}"
-    for node in graph.all_nodes():
-        node.name = f"{part}/{node.name or ''}"
+    taken: set[str] = set()
+    for index, node in enumerate(graph.all_nodes()):
+        name = node.name or node.op_type  # ONNX lets nodes go without names; in one graph they must differ
+        while name in taken:
+            name = f"{name}.{index}"
+        taken.add(name)
+        node.name = f"{part}/{name}"
         for value in node.outputs:
             if value.name:  # an unused optional output has none
                 value.name = f"{part}/{value.name}"

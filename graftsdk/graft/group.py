@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from graftsdk.errors import InputError
@@ -104,7 +104,11 @@ def joints_of(manifest: Manifest, labels: Sequence[str] | None = None) -> dict[s
     """
     if isinstance(labels, str):
         raise InputError(f"expected a list of labels, found the text {labels!r}; write [{labels!r}]")
+    if labels is not None and not isinstance(labels, Iterable):
+        raise InputError(f"expected a list of labels, found {type(labels).__name__}")
     wanted = manifest.labels if labels is None else tuple(labels)
+    if not all(isinstance(label, str) for label in wanted):
+        raise InputError(f"expected labels that are texts, found {list(wanted)!r:.200}")
     if not wanted:
         raise InputError("expected at least one label; " + ("the plan has none" if labels is None else "found none"))
     if len(set(wanted)) != len(wanted):

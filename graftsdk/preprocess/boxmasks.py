@@ -132,7 +132,10 @@ class BoxMasks(Sequence[npt.NDArray[Any]]):
 def inside(masks: BoxMasks | npt.NDArray[Any], index: int, y0: int, y1: int, x0: int, x1: int) -> npt.NDArray[np.bool_]:
     """bool[y1 - y0, x1 - x0]: where mask `index` covers the pixels of a window."""
     if isinstance(masks, BoxMasks):
-        covered: npt.NDArray[np.bool_] = masks.values(index, y0, y1, x0, x1) > 0.5
+        covered = np.empty((y1 - y0, x1 - x0), np.bool_)
+        for start in range(y0, y1, _STRIP):
+            stop = min(start + _STRIP, y1)
+            covered[start - y0 : stop - y0] = masks.values(index, start, stop, x0, x1) > 0.5
         return covered
     window: npt.NDArray[np.bool_] = masks[index, y0:y1, x0:x1] != 0
     return window

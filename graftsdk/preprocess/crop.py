@@ -13,7 +13,7 @@ from graftsdk.preprocess.boxmasks import BoxMasks, mask_box
 from graftsdk.preprocess.image import Color, check_pixels
 from graftsdk.preprocess.reference import mask_crop_reference
 
-__all__ = ["check_boxes", "check_masks", "mask_boxes", "mask_crop"]
+__all__ = ["check_boxes", "check_masks", "check_persons", "mask_boxes", "mask_crop"]
 
 MAX_THREADS = 1024
 MAX_BYTES = 2**31  # of one result: 2,000 crops of 299 x 299; more at once is a mistake, not a batch
@@ -155,6 +155,29 @@ def check_masks(masks: Any, image_size: tuple[int, int], count: int | None = Non
     if count is not None and len(masks) != count:
         raise ShapeError(f"masks: expected {count}, one for each box, found {len(masks)}")
     return checked
+
+
+def check_persons(
+    boxes: Any, masks: Any, image_size: tuple[int, int], spec: CropSpec, limit: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | BoxMasks | None, bool]:
+    """(boxes, masks, whether there were more): at most `limit` persons, every one checked before any is cut.
+
+    Boxes or masks are given; `image_size` is (H, W).
+
+    Raises:
+        InputError and its leaves: as `mask_crop`; an index counts from the caller's first person.
+    """
+    if boxes is not None:
+        boxes = check_boxes(boxes, image_size)
+    if masks is not None:
+        masks = check_masks(masks, image_size, None if boxes is None else len(boxes))
+    truncated = len(masks if boxes is None else boxes) > limit
+    if truncated:
+        boxes, masks = (None if side is None else side[:limit] for side in (boxes, masks))
+    if masks is not None and (boxes is None or spec.box == "mask"):
+        own = mask_boxes(masks, image_size)  # refuses a mask that has no box
+        boxes = own if boxes is None else boxes
+    return boxes, masks, truncated
 
 
 def _check_threads(threads: Any) -> None:

@@ -21,7 +21,8 @@ __all__ = ["mask_crop_reference"]
 Window = tuple[int, int, int, int]  # x0, y0, x1, y1: whole pixels inside the image, half-open
 Inside = Callable[[int, int], npt.NDArray[np.bool_]]  # rows y0..y1-1 of the window -> bool[y1 - y0, width]
 
-_ROWS = 32  # output rows that are made at once: bounds memory, not results
+_ROWS = 32  # output rows that are made at once, and
+_PIXELS = 1 << 20  # about how many source pixels they may read: bound memory, not results
 
 
 def mask_crop_reference(
@@ -103,8 +104,9 @@ def _resize(
     across = resize_table(x1 - x0, width, spec.antialias)
 
     placed = np.full((3, *spec.size), float(spec.fill))
-    for start in range(0, height, _ROWS):
-        stop = min(start + _ROWS, height)
+    step = max(1, min(_ROWS, _PIXELS * height // ((y1 - y0) * (x1 - x0))))
+    for start in range(0, height, step):
+        stop = min(start + step, height)
         rows, low, high = down.rows(start, stop)
         source = image[y0 + low : y0 + high, x0:x1]  # uint8[rows read, w, 3]
         if covered is not None:

@@ -65,6 +65,7 @@ class Table:
         return np.array(self.numbers)
 
 
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # what NumPy says of its own matrix
 @pytest.mark.parametrize("kind", [np.matrix, Table])
 def test_boxes_of_other_libraries(kind):
     assert mask_crop(IMAGE, kind(BOX.tolist()), spec=SPEC).tobytes() == mask_crop(IMAGE, BOX, spec=SPEC).tobytes()
