@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRA:
             raise
-        raise MissingDependency(f"exporting needs {package}: pip install graftsdk[export]") from error
+        raise MissingDependency(f"exporting needs {package}: pip install 'graftsdk[export]'") from error
     globals()[name] = value
     return value
 

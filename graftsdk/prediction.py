@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from graftsdk.attribute import DEFAULT_THRESHOLD, Attribute, decisions, reported_labels, shortest
 from graftsdk.errors import InputError, ShapeError
-from graftsdk.text import listed, one_line
+from graftsdk.text import counted, listed, one_line
 
 __all__ = ["DEFAULT_THRESHOLD", "PICTURES", "Attribute", "Person", "Prediction", "decisions", "reported_labels"]
 
@@ -246,7 +246,7 @@ class Prediction:
         height, width = self.size
         count = len(self.persons)
         name = one_line(Path(self.source).name if self.source else "image")
-        text = f"{name} {height}x{width}: {count} {'person' if count == 1 else 'persons'}"
+        text = f"{name} {height}x{width}: {counted(count, 'person')}"
         told = [repr(person) for person in self.persons[:_SUMMARY_PERSONS]]
         if count > _SUMMARY_PERSONS:
             told.append(f"and {count - _SUMMARY_PERSONS} more")

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["listed", "one_line"]
+__all__ = ["counted", "listed", "one_line"]
 
 
 def one_line(text: str) -> str:
     """`text` with everything that has no place in a line (breaks, bidi marks, lone surrogates) replaced."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """As "1 label" and "2 labels"; `many` where the plural is another than `one` with an s."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def listed(names: Iterable[str]) -> str:

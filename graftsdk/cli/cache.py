@@ -8,7 +8,7 @@ from typing import Any
 
 from graftsdk.cli.output import megabytes, print_json, print_table
 from graftsdk.engines import Cache, CacheEntry
-from graftsdk.text import one_line
+from graftsdk.text import counted, one_line
 
 __all__ = ["configure", "run"]
 
@@ -83,4 +83,4 @@ def _entry(entry: CacheEntry) -> dict[str, Any]:
 
 
 def _entries(count: int) -> str:
-    return f"{count} {'entry' if count == 1 else 'entries'}"
+    return counted(count, "entry", "entries")

@@ -7,7 +7,7 @@ import logging
 
 from graftsdk.cli.output import megabytes, print_json
 from graftsdk.lifecycle.doctor import Diagnosis, diagnose
-from graftsdk.text import one_line
+from graftsdk.text import counted, one_line
 
 __all__ = ["configure", "run"]
 
@@ -53,7 +53,7 @@ def _print(found: Diagnosis) -> None:
     cache = found.cache
     print("\nengine cache")
     print(
-        f"  {one_line(cache.path)}: {cache.entries} entries, {megabytes(cache.nbytes)}, "
+        f"  {one_line(cache.path)}: {counted(cache.entries, 'entry', 'entries')}, {megabytes(cache.nbytes)}, "
         f"{'writable' if cache.writable else 'not writable'}"
     )
     print("\nbits (a small tree on the CPU, score by score)")
@@ -61,6 +61,6 @@ def _print(found: Diagnosis) -> None:
         print(f"  {check.promise:<28}{'holds' if check.holds else f'DIFFERS by {check.difference:.1e}'}")
     if not found.bits:
         print("  not checked: no engine works")
-    print(f"\n{len(found.problems) or 'no'} {'problem' if len(found.problems) == 1 else 'problems'}")
+    print(f"\n{counted(len(found.problems), 'problem') if found.problems else 'no problems'}")
     for problem in found.problems:
         print(f"  {one_line(problem)}")

@@ -9,10 +9,11 @@ from typing import Any
 from graftsdk.cli.output import print_json, print_table
 from graftsdk.errors import InputError
 from graftsdk.lifecycle.changes import PlanChange, compare_manifests
+from graftsdk.lifecycle.inspection import is_onnx
 from graftsdk.plan import BranchDocument, BranchEntry, Event, Manifest, open_plan
 from graftsdk.plan.edit import add_branches, merge_plans, remove_label, revert_label
 from graftsdk.plan.onnx_part import read_onnx_part
-from graftsdk.text import one_line
+from graftsdk.text import counted, one_line
 
 __all__ = ["configure", "run"]
 
@@ -76,6 +77,10 @@ def run(args: argparse.Namespace) -> int:
 def _add(args: argparse.Namespace) -> int:
     branches = []
     for path in args.parts:
+        if not is_onnx(path):
+            raise InputError(
+                f"{path}: expected an exported branch, .onnx; graftsdk-export --parts DIR makes one of a checkpoint"
+            )
         part, document = read_onnx_part(path)
         if not isinstance(document, BranchDocument):
             raise InputError(f"{path}: expected a branch, found a trunk; export a new plan on it (graftsdk-export)")
@@ -130,7 +135,7 @@ def _print_change(change: PlanChange) -> None:
     for each in change.changes:
         print(f"  {each.action:<10}{one_line(each.label)}  {_sides(each.before, each.after)}")
     kept = ", ".join(one_line(label) for label in change.kept) or "none"
-    print(f"  untouched {len(change.kept)} labels, same parts, same scores: {kept}")
+    print(f"  untouched {counted(len(change.kept), 'label')}, same parts, same scores: {kept}")
     altered = f", {change.tensors_altered} ALTERED" if change.tensors_altered else ""
     print(f"  tensors   {change.tensors_kept} kept their SHA-256, {change.tensors_new} new{altered}")
 

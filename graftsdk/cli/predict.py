@@ -16,7 +16,7 @@ from graftsdk.plan import open_plan
 from graftsdk.prediction import PICTURES, Prediction
 from graftsdk.predictor import Predictor
 from graftsdk.preprocess import list_images
-from graftsdk.text import one_line
+from graftsdk.text import counted, one_line
 
 __all__ = ["configure", "run"]
 
@@ -31,11 +31,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "examples:\n  graftsdk predict engine.plan street.jpg photos/ 'more/*.png' -o pictures/\n"
         "  graftsdk predict engine.plan street.jpg --json --threshold child=0.7 --threshold gender.male=0.6"
     )
-    parser.add_argument("plan", metavar="PLAN")
+    # Spelled out: argparse would print the options first, where `--labels A B` swallows the images after it.
+    parser.usage = (
+        "%(prog)s [-h] PLAN IMAGES... [-o DIR] [--json] [--labels LABEL...] [--threshold LABEL=X]\n"
+        "         [--min-score X] [--device {auto,cpu,cuda}] [--layout {merged,split}] [--threads N]"
+    )
+    parser.add_argument("plan", metavar="PLAN", help="the plan")
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="image files, folders of images, or patterns")
     parser.add_argument("-o", "--output", metavar="DIR", help="save each image with what was found drawn on it")
     parser.add_argument("--json", action="store_true", help="print one line of JSON an image")
-    parser.add_argument("--labels", nargs="+", metavar="LABEL", help="compute only these; default: all")
+    parser.add_argument("--labels", nargs="+", metavar="LABEL", help="after the images: compute only these")
     parser.add_argument(
         "--threshold",
         action="append",
@@ -108,8 +113,7 @@ class _Times:
         self._saving += 1e3 * (time.perf_counter() - started)
 
     def summary(self, ready: float, failed: int) -> str:
-        counts = f"{self._images} {'image' if self._images == 1 else 'images'}, "
-        counts += f"{self._persons} {'person' if self._persons == 1 else 'persons'}"
+        counts = f"{counted(self._images, 'image')}, {counted(self._persons, 'person')}"
         counts += f", {failed} not read" if failed else ""
         if not self._images:
             return f"{counts}; ready after {ready:.2f} s"
@@ -147,7 +151,9 @@ def _picture_paths(paths: Sequence[Path], folder: str | None) -> dict[Path, Path
     try:
         target.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise InputError(f"-o {folder}: expected a folder, found a file") from error
+        raise InputError(f"-o {folder}: expected a folder, found a file; name another") from error
+    except OSError as error:
+        raise InputError(f"-o {folder}: expected a folder that can be made, found: {error.strerror}") from error
     taken: set[str] = set()
     pictures = {}
     for path in paths:

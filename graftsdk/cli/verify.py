@@ -23,7 +23,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "examples:\n  graftsdk verify engine.plan --samples photos/ --bisect\n"
         "  graftsdk verify engine.plan --against trunk.safetensors child.safetensors"
     )
-    parser.add_argument("plan", metavar="PLAN")
+    # Spelled out: argparse would print the options first, where `--against A B` swallows the plan after it.
+    parser.usage = (
+        "%(prog)s [-h] PLAN [--samples DIR] [--bisect] [--against FILE...] [--layout {merged,split}]\n"
+        "         [--device {auto,cpu,cuda}] [--json]"
+    )
+    parser.add_argument("plan", metavar="PLAN", help="the plan")
     parser.add_argument("--samples", metavar="DIR", help="images to compare on, each one person; else generated crops")
     parser.add_argument(
         "--bisect",

@@ -61,11 +61,11 @@ def checkpoint_document(path: _Path) -> TrunkDocument | BranchDocument:
     Raises:
         PlanPathError: no regular file. PlanTruncated, PlanLimitError, PlanCorrupt, PlanVersionError: see there.
     """
-    metadata = _metadata(Path(path))
-    text = metadata.get(DOCUMENT_KEY)
+    text = _metadata(Path(path)).get(DOCUMENT_KEY)
     if not isinstance(text, str):
         raise PlanCorrupt(
-            f"{path}: expected a graftsdk checkpoint, found safetensors without {DOCUMENT_KEY!r} metadata"
+            f"{path}: expected a graftsdk checkpoint (.safetensors with the metadata key {DOCUMENT_KEY!r}), found "
+            f"another file; Trunk.save and Branch.save write them"
         )
     return read_document(text, str(path))
 

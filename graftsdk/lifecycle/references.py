@@ -136,12 +136,10 @@ def _torch_trunk(path: str) -> Sequence[_Run]:
 
 
 def _torch_branch(path: str) -> _Run:
-    import torch
-
     from graftsdk.models import Branch
 
     branch = Branch.load(path)
-    return _in_torch(lambda tap: torch.softmax(branch(tap) / branch.temperature, dim=1))
+    return _in_torch(lambda tap: (branch(tap) / branch.temperature).softmax(dim=1))
 
 
 def _in_torch(module: Callable[[Any], Any]) -> _Run:

@@ -1,13 +1,20 @@
-"""Trunks and branches in torch: backbones as blocks, pooling, checkpoints, fingerprints, costs."""
+"""Trunks and branches in torch: backbones as blocks, pooling, checkpoints, fingerprints, costs. Needs `[export]`."""
 
 from __future__ import annotations
 
-from graftsdk.models.backbones import Backbone, backbone, register_backbone, registered_backbones
-from graftsdk.models.branch import Branch
-from graftsdk.models.cost import branch_cost, trunk_cost
-from graftsdk.models.pooling import FewCellsWarning, Pooling, register_pooling, registered_poolings
-from graftsdk.models.torchvision_weights import import_torchvision
-from graftsdk.models.trunk import Trunk
+from graftsdk.errors import MissingDependency
+
+try:
+    from graftsdk.models.backbones import Backbone, backbone, register_backbone, registered_backbones
+    from graftsdk.models.branch import Branch
+    from graftsdk.models.cost import branch_cost, trunk_cost
+    from graftsdk.models.pooling import FewCellsWarning, Pooling, register_pooling, registered_poolings
+    from graftsdk.models.torchvision_weights import import_torchvision
+    from graftsdk.models.trunk import Trunk
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in ("torch", "torchvision"):
+        raise
+    raise MissingDependency(f"graftsdk.models needs {error.name}: pip install 'graftsdk[export]'") from error
 
 __all__ = [
     "Backbone",

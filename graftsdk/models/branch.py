@@ -208,7 +208,9 @@ class Branch(nn.Module):
         """
         document, tensors = read_checkpoint(path)
         if not isinstance(document, BranchDocument):
-            raise PlanCorrupt(f"{path}: expected a branch, found a trunk ({document.arch}); use Trunk.load")
+            raise PlanCorrupt(
+                f"{path}: expected a branch, found a trunk ({document.arch}); it is for --trunk or Trunk.load"
+            )
         try:
             last = len(backbone(document.arch).blocks)
             if document.until > last:

@@ -69,7 +69,8 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not block the open
     except (OSError, ValueError) as error:
-        raise PlanPathError(f"{path}: expected a readable file, found {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error  # ValueError: a NUL in the path
+        raise PlanPathError(f"{path}: expected a readable file, found: {why}") from error
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
@@ -84,7 +85,7 @@ def _check_header(data: bytes, where: str) -> dict[str, str]:
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and data[8:9] != b"{":
         raise PlanCorrupt(
             f"{where}: expected safetensors, found a pickle or zip archive (a .pth file?), which is never read; "
-            f"convert torchvision's weights with graftsdk.models.import_torchvision"
+            f"graftsdk import torchvision makes a checkpoint of torchvision's weights"
         )
     if len(data) < 8:
         raise PlanTruncated(f"{where}: expected safetensors, found a file of {len(data)} bytes")

@@ -53,10 +53,12 @@ def import_torchvision(
     data = read_regular(source_pth)
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)  # noqa: TID251 - the one place
-    except Exception as error:  # a hostile file can raise anything in the unpickler and in the zip reader
+    # A hostile file can raise anything in the unpickler and in the zip reader. What torch says is not passed on: it
+    # advises to load with weights_only=False.
+    except Exception as error:
         raise PlanCorrupt(
-            f"{source_pth}: expected a file of tensors only that torch.load(weights_only=True) reads, "
-            f"found {type(error).__name__}: {error!s:.200}"
+            f"{source_pth}: expected a .pth of tensors alone, as torch.load(weights_only=True) reads it, found a file "
+            f"that it refuses ({type(error).__name__}); save the state_dict alone"
         ) from error
     tensors = without_classifier(found, _state_dict(content, str(source_pth)))
     trunk = Trunk.from_tensors(arch, 1.0, crop, tensors, str(source_pth))

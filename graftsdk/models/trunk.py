@@ -183,7 +183,9 @@ class Trunk(nn.Module):
         """
         document, tensors = read_checkpoint(path)
         if not isinstance(document, TrunkDocument):
-            raise PlanCorrupt(f"{path}: expected a trunk, found the branch {document.label!r}; use Branch.load")
+            raise PlanCorrupt(
+                f"{path}: expected a trunk, found the branch {document.label!r}; it is for --branches or Branch.load"
+            )
         try:
             found = backbone(document.arch)
             tap_shapes(found, document.width, document.crop.size)

@@ -81,7 +81,7 @@ def test_import_torchvision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
     (tmp_path / "resnet18.pth").write_bytes(b"no weights")
     assert main([*words, "-o", str(tmp_path / "other.safetensors")]) == 2
-    assert "expected a file of tensors only" in capsys.readouterr().err
+    assert "expected a .pth of tensors alone" in capsys.readouterr().err
     assert not (tmp_path / "other.safetensors").exists()
     with pytest.raises(SystemExit):  # nothing is guessed
         main(["import", "torchvision", "x.pth", "--arch", "resnet18", "-o", "y.safetensors"])

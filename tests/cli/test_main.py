@@ -115,6 +115,25 @@ def test_errors_are_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("package", ["torch", "torchvision"])
+def test_a_missing_package_says_what_to_install(package: str, tmp_path: Path) -> None:
+    numbers = ["--mean", "0", "0", "0", "--std", "1", "1", "1"]
+    words = ["import", "torchvision", "w.pth", "--arch", "resnet18", *numbers, "-o", "t.safetensors"]
+    code = f"import sys; sys.modules[{package!r}] = None; from graftsdk.cli.main import main; sys.exit(main())"
+    process = start(*words, cwd=tmp_path, code=code)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert err == f"error: graftsdk.models needs {package}: pip install 'graftsdk[export]'\n"
+
+
+def test_names_cannot_steer_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["info", "red\x1b[31m.plan"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
 def test_full_disk_is_an_error_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

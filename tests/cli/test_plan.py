@@ -57,7 +57,8 @@ def test_add_replaces_only_when_told(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize(
-    ("part", "says"), [("trunk.onnx", "found a trunk"), ("foreign.onnx", "fingerprint"), ("engine.plan", "ONNX")]
+    ("part", "says"),
+    [("trunk.onnx", "found a trunk"), ("foreign.onnx", "fingerprint"), ("engine.plan", "expected an exported branch")],
 )
 def test_add_refuses(part: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "add", "engine.plan", part]) == 2

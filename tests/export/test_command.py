@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -122,4 +123,4 @@ def test_a_missing_package_says_what_to_install(files: Path, package: str) -> No
     call = [sys.executable, "-c", script, package, *arguments(files, "hat"), "-o", "never.plan"]
     done = subprocess.run(call, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: exporting needs {package}: pip install graftsdk[export]")
+    assert re.fullmatch(rf"error: \S+ needs {package}: pip install 'graftsdk\[export\]'\n", done.stderr)
