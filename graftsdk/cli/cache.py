@@ -6,7 +6,7 @@ import argparse
 from datetime import datetime
 from typing import Any
 
-from graftsdk.cli.output import megabytes, print_json, print_table
+from graftsdk.cli.output import HelpFormatter, megabytes, print_json, print_table
 from graftsdk.engines import Cache, CacheEntry
 from graftsdk.text import counted, one_line
 
@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             help=text,
             description=text[0].upper() + text[1:] + ".",
             epilog=f"example:\n  graftsdk cache {name}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=HelpFormatter,
         )
         command.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)

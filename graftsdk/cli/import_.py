@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from graftsdk.cli.output import print_json
+from graftsdk.cli.output import HelpFormatter, print_json
 from graftsdk.text import one_line
 
 __all__ = ["configure", "run"]
@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             "example:\n  graftsdk import torchvision inception_v3_google-0cc3c7bd.pth --arch inception_v3 \\\n"
             "      --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5 -o trunk.safetensors"
         ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     command.add_argument("file", metavar="FILE.pth", help="the weights")
     command.add_argument("--arch", required=True, help="inception_v3, resnet18, resnet50 or mobilenet_v3_large")

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 import graftsdk
+from graftsdk.cli.output import HelpFormatter
 from graftsdk.errors import GraftError
 from graftsdk.text import one_line
 
@@ -72,13 +73,13 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         prog="graftsdk",
         description="One shared trunk, any number of separately trained one-label branches, one plan.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"graftsdk {graftsdk.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     asked = next((word for word in arguments if not word.startswith("-")), None)
     for name, (module, summary) in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        command = commands.add_parser(name, help=summary, formatter_class=HelpFormatter)
         if name == asked:
             import_module(module).configure(command)
     return parser

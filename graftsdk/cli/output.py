@@ -1,14 +1,23 @@
-"""How commands print: aligned tables, sizes, JSON."""
+"""How commands print: aligned tables, sizes, JSON, help."""
 
 from __future__ import annotations
 
+import argparse
 import json
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from graftsdk.text import one_line
 
-__all__ = ["megabytes", "print_json", "print_table"]
+__all__ = ["HelpFormatter", "megabytes", "print_json", "print_table"]
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Wraps a description of one line; a text with lines of its own, like an example, stays as it is."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return super()._fill_text(text if "\n" in text else textwrap.fill(text, width), width, indent)
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:

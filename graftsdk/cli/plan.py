@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from graftsdk.cli.output import print_json, print_table
+from graftsdk.cli.output import HelpFormatter, print_json, print_table
 from graftsdk.errors import InputError
 from graftsdk.lifecycle.changes import PlanChange, compare_manifests
 from graftsdk.lifecycle.inspection import is_onnx
@@ -35,36 +35,36 @@ def configure(parser: argparse.ArgumentParser) -> None:
             help=what,
             description=f"{what[0].upper()}{what[1:]}.",
             epilog=f"example:\n  graftsdk plan {name} {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=HelpFormatter,
         )
         added.add_argument("--json", action="store_true", help="print JSON")
         added.set_defaults(act=act)
         return added
 
     add = command("add", "add exported branches, each to the trunk it was trained on", "engine.plan child.onnx", _add)
-    add.add_argument("plan", metavar="PLAN")
+    add.add_argument("plan", metavar="PLAN", help="the plan")
     add.add_argument("parts", metavar="PART", nargs="+", help="an exported branch, .onnx")
     add.add_argument("--replace", action="store_true", help="a label that is there already is replaced")
     remove = command("remove", "remove a label; its part stays for revert", "engine.plan child", _remove)
     revert = command("revert", "take back the last change of a label", "engine.plan child", _revert)
     for each in (remove, revert):
-        each.add_argument("plan", metavar="PLAN")
-        each.add_argument("label", metavar="LABEL")
+        each.add_argument("plan", metavar="PLAN", help="the plan")
+        each.add_argument("label", metavar="LABEL", help="the label")
     for each in (add, remove, revert):
         each.add_argument("-o", "--output", metavar="OUT", help="write there; default: the plan is replaced")
     merge = command(
         "merge", "put the trees of two plans into one: labels move from an old trunk to a new one",
         "old.plan new.plan -o both.plan", _merge,
     )  # fmt: skip
-    merge.add_argument("old", metavar="OLD")
-    merge.add_argument("new", metavar="NEW")
+    merge.add_argument("old", metavar="OLD", help="the plan whose labels, history and segmenter come first")
+    merge.add_argument("new", metavar="NEW", help="the plan whose trees are added")
     merge.add_argument("-o", "--output", required=True, metavar="OUT", help="the plan to write")
     merge.add_argument("--replace", action="store_true", help="a label of both is taken from NEW; else it is refused")
     diff = command("diff", "labels that differ between two plans", "old.plan new.plan", _diff)
-    diff.add_argument("old", metavar="A")
-    diff.add_argument("new", metavar="B")
+    diff.add_argument("old", metavar="OLD", help="a plan")
+    diff.add_argument("new", metavar="NEW", help="the plan that it is compared with")
     log = command("log", "what was added, replaced, removed, taken back or merged, and when", "engine.plan", _log)
-    log.add_argument("plan", metavar="PLAN")
+    log.add_argument("plan", metavar="PLAN", help="the plan")
     parser.set_defaults(run=run)
 
 
