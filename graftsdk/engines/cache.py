@@ -178,7 +178,7 @@ class Cache:
             yield folder
         finally:
             _delete(folder)
-            os.close(descriptor)
+            _unlock(descriptor)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -188,7 +188,7 @@ class Cache:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(descriptor)
+            _unlock(descriptor)
 
     def _publish(self, folder: Path, target: Path) -> None:
         try:
@@ -226,6 +226,12 @@ class Cache:
                 _log.info("engine cache: %s goes, the least recently used beyond %d bytes", entry.path, self.limit)
                 self._remove(entry.path)
                 total -= entry.size
+
+
+def _unlock(descriptor: int) -> None:
+    """Give the lock back, then the descriptor: a child forked meanwhile has a copy, and closing ours would not do."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def _abandoned(folder: Path) -> bool:
