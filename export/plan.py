@@ -22,6 +22,7 @@ from graftsdk.plan.cost import PlanCost, cost_table, tree_cost
 from graftsdk.plan.edit import create_plan
 from graftsdk.plan.onnx_part import write_onnx_part
 from graftsdk.prediction import reported_labels
+from graftsdk.text import one_line
 
 __all__ = ["ExportReport", "export_branch", "export_parts", "export_plan", "export_trunk"]
 
@@ -259,7 +260,7 @@ def _bar(total: int, progress: bool) -> Iterator[Callable[[str], object]]:
     with tqdm(total=total, unit="step", desc="export", disable=not progress, leave=False) as bar:
 
         def step(what: str) -> None:
-            bar.set_postfix_str("".join(letter if letter.isprintable() else "?" for letter in what)[:24])
+            bar.set_postfix_str(one_line(what)[:24])
             bar.update()
 
         yield step

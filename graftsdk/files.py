@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from graftsdk.errors import PlanPathError
+from graftsdk.text import reason
 
 __all__ = ["atomic_write", "check_target"]
 
@@ -77,7 +78,9 @@ def _open_temporary(target: Path) -> tuple[int, Path]:
             descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise PlanPathError(f"{target}: expected a folder that can be written, found: {error}") from error
+                raise PlanPathError(
+                    f"{target}: expected a folder that can be written, found: {reason(error)}"
+                ) from error
             raise
         with contextlib.suppress(OSError):  # a file system without locks: nobody removes anything there
             fcntl.flock(descriptor, fcntl.LOCK_EX)

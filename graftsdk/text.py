@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["counted", "listed", "one_line"]
+__all__ = ["counted", "listed", "one_line", "reason"]
 
 
 def one_line(text: str) -> str:
@@ -20,3 +20,8 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 def listed(names: Iterable[str]) -> str:
     """The names, quoted, as in "'a', 'b'"; "none" where there are none."""
     return ", ".join(repr(name) for name in names) or "none"
+
+
+def reason(error: OSError | ValueError) -> str:
+    """What the system says of a file, without number and path: "No such file or directory"."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -90,6 +90,8 @@ def _check_header(data: bytes, where: str) -> dict[str, str]:
     if len(data) < 8:
         raise PlanTruncated(f"{where}: expected safetensors, found a file of {len(data)} bytes")
     length = int.from_bytes(data[:8], "little")
+    if length > MAX_HEADER_BYTES and data[8:9] != b"{":
+        raise PlanCorrupt(f"{where}: expected a safetensors checkpoint, found another kind of file")
     if length > MAX_HEADER_BYTES:
         raise PlanLimitError(f"{where}: expected a header of at most {MAX_HEADER_BYTES} bytes, found {length}")
     if length > len(data) - 8:

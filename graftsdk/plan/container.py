@@ -96,6 +96,8 @@ def parse_header(data: memoryview, where: str) -> Header:
     if len(data) < 8:
         raise PlanTruncated(f"{where}: expected a plan, found {len(data)} bytes")
     (length,) = struct.unpack("<Q", data[:8])
+    if length > HEADER_CAP and data[8:9] != b"{":
+        raise PlanCorrupt(f"{where}: expected a plan, found another kind of file; graftsdk-export makes plans")
     if length > HEADER_CAP:
         raise PlanLimitError(f"{where}: expected a header of at most {HEADER_CAP} bytes, found {length}")
     if length > len(data) - 8:
@@ -121,7 +123,8 @@ def parse_header(data: memoryview, where: str) -> Header:
 def _check_digest(raw: bytes, where: str) -> str:
     parts = raw.split(_DIGEST_MARK)
     if len(parts) != 2 or len(parts[1]) < 64:
-        raise PlanCorrupt(f"{where}: expected a plan with one header_sha256, found {len(parts) - 1}; is it a plan?")
+        found = "a safetensors file that is none, such as a checkpoint" if len(parts) == 1 else "a damaged header"
+        raise PlanCorrupt(f"{where}: expected a plan, found {found}; graftsdk-export makes plans")
     stated = parts[1][:64]
     found = hashlib.sha256(parts[0] + _DIGEST_MARK + b"0" * 64 + parts[1][64:]).hexdigest()
     if found.encode() != stated:

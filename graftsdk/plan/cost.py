@@ -18,6 +18,7 @@ from typing import Any
 
 from graftsdk.plan.documents import BranchDocument, ExportedBranch, ExportedTrunk, TrunkDocument
 from graftsdk.plan.manifest import Manifest
+from graftsdk.text import counted, one_line
 
 __all__ = ["LabelCost", "PlanCost", "TrunkCost", "cost_table", "plan_cost", "tree_cost"]
 
@@ -175,7 +176,7 @@ def cost_table(cost: PlanCost) -> str:
     for row in cost.labels:
         tap = f"{row.tap}" if row.until == row.tap else f"{row.tap}..{row.until}"
         flips = f"{row.flips}/{row.samples}" if row.samples else "no samples"
-        what = _line(row.label), _line(", ".join(row.reported)), _line(", ".join(row.classes)), tap
+        what = _cell(row.label), _cell(", ".join(row.reported)), _cell(", ".join(row.classes)), tap
         numbers = f"{row.parameters:,}", _mega(row.macs), f"{row.share:.1%}", f"{row.torch_difference:.1e}", flips
         rows.append((*what, *numbers))
     rows.append(("total", "", "", "", f"{cost.parameters:,}", _mega(cost.macs), f"{bool(cost.macs):.1%}", "", ""))
@@ -189,8 +190,8 @@ def cost_table(cost: PlanCost) -> str:
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
     ending = (
-        f"{cost.networks:.2f} networks for {len(cost.labels)} {'label' if len(cost.labels) == 1 else 'labels'}, "
-        f"against {cost.separate} separate networks: {cost.saving:.2f} times less"
+        f"{cost.networks:.2f} networks for {counted(len(cost.labels), 'label')}, "
+        f"against {counted(cost.separate, 'separate network')}: {cost.saving:.2f} times less"
     )
     return "\n".join((*lines, ending))
 
@@ -199,6 +200,6 @@ def _mega(macs: int) -> str:
     return f"{macs / 1e6:,.1f}"
 
 
-def _line(text: str, limit: int = 40) -> str:
-    plain = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+def _cell(text: str, limit: int = 40) -> str:
+    plain = one_line(text)
     return plain if len(plain) <= limit else plain[: limit - 1] + "…"

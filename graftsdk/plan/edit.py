@@ -11,7 +11,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,29 +19,19 @@ from graftsdk.errors import FingerprintMismatch, InputError, MergeConflict, Plan
 from graftsdk.plan.documents import BranchDocument, TrunkDocument
 from graftsdk.plan.manifest import BranchEntry, Event, Manifest, PartInfo, SegmenterInfo, Tree, check_branch_fits
 from graftsdk.plan.part import Part
-from graftsdk.plan.reader import Plan, PlanSource, open_plan
+from graftsdk.plan.reader import Plan, open_plan
 from graftsdk.plan.writer import tensor_hashes, write_plan
+from graftsdk.text import reason
 
 __all__ = [
-    "Change",
     "add_branches",
     "create_plan",
-    "diff_plans",
     "merge_plans",
     "remove_label",
     "revert_label",
 ]
 
 _Path = str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class Change:
-    """One label that differs between two plans: its branch before and after, None where there is none."""
-
-    label: str
-    before: BranchEntry | None
-    after: BranchEntry | None
 
 
 def create_plan(
@@ -228,18 +218,6 @@ def merge_plans(first: _Path, second: _Path, output: _Path, *, replace_labels: b
         write_plan(output, manifest, parts, base=old)
 
 
-def diff_plans(first: PlanSource, second: PlanSource) -> tuple[Change, ...]:
-    """The labels that differ between two plans, by part or by document, sorted by label."""
-    with open_plan(first) as old, open_plan(second) as new:
-        changes = []
-        for label in sorted({*old.labels, *new.labels}):
-            sides = [plan.manifest.find(label) for plan in (old, new)]
-            before, after = (side[1] if side else None for side in sides)
-            if before != after:
-                changes.append(Change(label, before, after))
-        return tuple(changes)
-
-
 @contextlib.contextmanager
 def _editing(path: _Path) -> Iterator[Plan]:
     """The plan at `path`, opened while no other process edits it: a change that waited sees the one before it."""
@@ -247,7 +225,7 @@ def _editing(path: _Path) -> Iterator[Plan]:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            raise PlanPathError(f"{str(path)!r}: expected a plan file, found: {error}") from error
+            raise PlanPathError(f"{str(path)!r}: expected a plan file, found: {reason(error)}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if os.fstat(descriptor).st_ino != _inode(path):

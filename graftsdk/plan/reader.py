@@ -17,6 +17,7 @@ from graftsdk.errors import PlanCorrupt, PlanPathError, PlanTruncated
 from graftsdk.plan.container import Section, parse_header
 from graftsdk.plan.manifest import Manifest
 from graftsdk.plan.part import EXTERNAL_BYTES, Part, numpy_dtype, part_digest
+from graftsdk.text import reason
 
 __all__ = ["Plan", "PlanSource", "load_plan", "open_plan"]
 
@@ -153,7 +154,7 @@ def _map_file(path: Path) -> tuple[memoryview, Path, int]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise PlanPathError(f"{str(path)!r}: expected a plan file, found: {error}") from error
+        raise PlanPathError(f"{str(path)!r}: expected a plan file, found: {reason(error)}") from error
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):

@@ -21,7 +21,7 @@ from graftsdk.errors import (
     PlanPathError,
 )
 from graftsdk.plan import Part, load_plan
-from graftsdk.plan.edit import add_branches, create_plan, diff_plans, merge_plans, remove_label, revert_label
+from graftsdk.plan.edit import add_branches, create_plan, merge_plans, remove_label, revert_label
 
 
 @pytest.fixture
@@ -259,19 +259,6 @@ def test_merge_of_other_crops(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="crop"):
         merge_plans(old, new, tmp_path / "both.plan")
     assert not (tmp_path / "both.plan").exists()
-
-
-def test_diff(path: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other.plan"
-    add_branches(path, [toys.branch("hat", 2, seed=9)], output=other)
-    remove_label(other, "child")
-    add_branches(other, [toys.branch("gender", 1, seed=10)], replace_labels=True)
-    changes = {change.label: change for change in diff_plans(path, other)}
-    assert list(changes) == ["child", "gender", "hat"]
-    assert changes["child"].after is None
-    assert changes["hat"].before is None
-    assert changes["gender"].before != changes["gender"].after
-    assert diff_plans(path, path) == ()
 
 
 REFUSALS = {
