@@ -20,7 +20,9 @@ TOOLS := $(VENV)/.tools
 WHEEL := $(BUILD)/wheel/.built
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint bench wheel fuzz cpp-test install clean help
+SANITIZERS := address,undefined,float-cast-overflow thread
+
+.PHONY: demo test lint bench wheel fuzz cpp-test sanitize install clean help
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -60,6 +62,16 @@ cpp-test: $(INSTALLED)  ## build and run the tests of the C++ core
 		-Dpybind11_DIR=$$($(PY) -m pybind11 --cmakedir)
 	$(VENV)/bin/cmake --build $(BUILD)/cpp
 	$(VENV)/bin/ctest --test-dir $(BUILD)/cpp --output-on-failure
+
+sanitize: $(INSTALLED)  ## the tests of the C++ core under ASan with UBSan, then under TSan
+	set -e; for kind in $(SANITIZERS); do \
+		folder=$(BUILD)/sanitize-$${kind%%,*}; \
+		$(VENV)/bin/cmake -S . -B $$folder -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja \
+			-DCMAKE_BUILD_TYPE=RelWithDebInfo -DGRAFTSDK_MODULE=OFF -DGRAFTSDK_CPP_TESTS=ON \
+			-DGRAFTSDK_SANITIZE=$$kind; \
+		$(VENV)/bin/cmake --build $$folder; \
+		ASAN_OPTIONS=detect_leaks=1 $(VENV)/bin/ctest --test-dir $$folder --output-on-failure; \
+	done
 
 install: $(INSTALLED)  ## the environment alone
 

@@ -1,1 +1,29 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
 def cpu_features() -> list[str]: ...
+def mask_crop(
+    image: npt.NDArray[np.uint8],
+    boxes: npt.NDArray[np.float64],
+    masks: npt.NDArray[Any] | None = None,
+    arrays: tuple[npt.NDArray[Any], ...] | None = None,
+    extents: npt.NDArray[np.float32] | None = None,
+    *,
+    size: tuple[int, int],
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    fill: int,
+    reverse: bool,
+    antialias: bool,
+    letterbox: bool,
+    pad: float,
+    threads: int = 1,
+    out: npt.NDArray[np.float32] | None = None,
+    level: str | None = None,
+) -> npt.NDArray[np.float32]: ...
+def mask_crop_levels() -> list[str]: ...
+def resize_table(
+    source: int, target: int, antialias: bool
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]: ...
