@@ -18,9 +18,6 @@ namespace {
 // read again for the next output row: bounds memory at 64 rows of the widest image.
 constexpr int64_t kRows = 64;
 
-constexpr int64_t kAhead = 8;  // source rows that are asked for before they are read
-constexpr int64_t kLine = 64;  // bytes of a cache line
-
 const CropSteps& steps_for(const std::string& level) {
   const std::vector<std::string> levels = mask_crop_levels();
   if (std::find(levels.begin(), levels.end(), level) == levels.end()) {
@@ -152,27 +149,9 @@ class Cutter {
     uint8_t* to = rows_.data() + slot * row_size_;
     if (held_[static_cast<size_t>(slot)] != row) {
       held_[static_cast<size_t>(slot)] = row;
-      fetch_ahead(row);
       steps_.load(pixel_row(row, width), covered_row(row, width), shape_.fill, width, to);
     }
     return to;
-  }
-
-  /// Rows lie a page apart, which the CPU does not foresee.
-  void fetch_ahead(int64_t row) const {
-    const int64_t ahead = row + kAhead;
-    if (ahead >= window_.y1 - window_.y0) return;
-    const int64_t y = window_.y0 + ahead;
-    const int64_t width = window_.x1 - window_.x0;
-    if (image_.column_stride == 3) {
-      const uint8_t* from = image_.data + y * image_.row_stride + window_.x0 * 3;
-      for (int64_t byte = 0; byte < 3 * width; byte += kLine) __builtin_prefetch(from + byte);
-    }
-    if (!masks_.frames.empty() && masks_.frames[index_].column_stride == 1) {
-      const FrameMask& mask = masks_.frames[index_];
-      const uint8_t* from = mask.data + y * mask.row_stride + window_.x0;
-      for (int64_t byte = 0; byte < width; byte += kLine) __builtin_prefetch(from + byte);
-    }
   }
 
   const uint8_t* pixel_row(int64_t row, int64_t width) {
