@@ -53,12 +53,23 @@ def _fill(model: ir.Model, module: nn.Module, more: dict[str, _Array], where: st
             value.const_value = ir.Tensor(weights[name], name=name)
     fold_batch_norms(model.graph)
     for name, value in model.graph.initializers.items():
-        array = None if value.const_value is None else value.const_value.numpy()
-        if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+        if value.const_value is None:
+            continue
+        array = value.const_value.numpy()
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValidationFailed(
                 f"{where}: {name}: expected finite weights, found NaN or infinity once BatchNorm was folded into them; "
                 f"its statistics are out of range: train it again"
             )
+        value.const_value = ir.Tensor(_without_subnormals(array), name=name)
+
+
+def _without_subnormals(array: _Array) -> _Array:
+    """Numbers below 1.2e-38 as zero: each costs a CPU a hundred cycles, and no score knows the difference."""
+    if array.dtype != np.float32:
+        return array
+    small = (array != 0) & (np.abs(array) < np.finfo(np.float32).tiny)
+    return np.where(small, np.float32(0), array) if small.any() else array
 
 
 def _tensors(module: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:

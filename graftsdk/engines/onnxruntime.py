@@ -184,7 +184,8 @@ def _session(
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # doubles the next session's time
     else:
         settings.use_per_session_threads = False
-    settings.add_session_config_entry("session.set_denormal_as_zero", "1")
+    # session.set_denormal_as_zero stays off: it sets the caller's own thread, for good, to flush what is subnormal
+    # (measured, 1.32), so that other code of the process computes otherwise. Export leaves no such weights instead.
     for name, value in {_EXTERNAL_FOLDER: os.devnull, **(options or {})}.items():
         settings.add_session_config_entry(name, value)
     if weights:

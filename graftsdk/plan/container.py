@@ -96,7 +96,7 @@ def parse_header(data: memoryview, where: str) -> Header:
     if len(data) < 8:
         raise PlanTruncated(f"{where}: expected a plan, found {len(data)} bytes")
     (length,) = struct.unpack("<Q", data[:8])
-    if length > HEADER_CAP and data[8:9] != b"{":
+    if length > HEADER_CAP and bytes(data[8:9]) != b"{":
         raise PlanCorrupt(f"{where}: expected a plan, found another kind of file; graftsdk-export makes plans")
     if length > HEADER_CAP:
         raise PlanLimitError(f"{where}: expected a header of at most {HEADER_CAP} bytes, found {length}")

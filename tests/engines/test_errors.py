@@ -171,6 +171,5 @@ def test_the_session_options(monkeypatch: pytest.MonkeyPatch) -> None:
         assert settings.execution_mode == onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         assert settings.intra_op_num_threads == 2
         assert settings.get_session_config_entry("session.intra_op.allow_spinning") == "0"
-        assert settings.get_session_config_entry("session.set_denormal_as_zero") == "1"
         assert kw["providers"] == ["CPUExecutionProvider"]
         assert kw["enable_fallback"] == 0

@@ -182,8 +182,10 @@ def test_zero_and_denormal_weights(trunk: Trunk, value: float) -> None:
         for name, tensor in (*branch.named_parameters(), *branch.named_buffers()):
             if not name.endswith("num_batches_tracked"):
                 tensor.fill_(abs(value) if name.endswith("running_var") else value)
-    scores = run(branch_part(branch), "tap", np.ones((2, *trunk.tap_shape(6)), np.float32))["scores"]
+    part = branch_part(branch)
+    scores = run(part, "tap", np.ones((2, *trunk.tap_shape(6)), np.float32))["scores"]
     np.testing.assert_array_equal(scores, np.full((2, 2), 0.5, np.float32))
+    assert not any(array.any() for array in part.tensors.values())  # subnormal weights are stored as zero
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -359,3 +359,18 @@ def test_a_cache_that_cannot_be_written(path: Path, tmp_path: Path, kind: str) -
         (tmp_path / "xdg" / "graftsdk").write_text("")
     done = python(OPEN_AND_RUN, path, XDG_CACHE_HOME=root)
     assert (done.returncode, done.stdout) == (0, f"{expected}\n"), done.stderr
+
+
+def test_the_callers_arithmetic_stays_as_it_was(tmp_path: Path) -> None:
+    """ONNX Runtime can make a thread flush subnormal numbers: other code of the process would compute otherwise."""
+    toys.write(tmp_path / "p")
+    code = (
+        "import sys, numpy as np; import graftsdk, toys\n"
+        "with graftsdk.Predictor(sys.argv[1]) as predictor: predictor.run(toys.crops(2))\n"
+        "print(float(np.array([1e-40], np.float32)[0] * np.float32(1)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(toys.__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "p")], env=environment, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) > 0
