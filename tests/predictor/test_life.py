@@ -60,7 +60,9 @@ def in_child(job: Callable[[], bool]) -> None:
 
 
 def python(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    tests = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    # No empty entry: it would put the working directory, the source tree, before the installed package.
+    paths = filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
+    tests = os.pathsep.join(paths)
     return subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
         capture_output=True,
@@ -369,8 +371,6 @@ def test_the_callers_arithmetic_stays_as_it_was(tmp_path: Path) -> None:
         "with graftsdk.Predictor(sys.argv[1]) as predictor: predictor.run(toys.crops(2))\n"
         "print(float(np.array([1e-40], np.float32)[0] * np.float32(1)))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(toys.__file__).parent)}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "p")], env=environment, capture_output=True, text=True, check=True
-    )
+    done = python(code, tmp_path / "p")
+    assert done.returncode == 0, done.stderr
     assert float(done.stdout) > 0
