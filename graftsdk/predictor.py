@@ -15,7 +15,7 @@ from typing import Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from graftsdk.engines import Engine, open_engine
+from graftsdk.engines import Engine, default_threads, open_engine
 from graftsdk.engines.layout import graphs_of, partition, segmenter_graph
 from graftsdk.errors import DTypeError, EngineIncompatible, InputError, NonFiniteOutput, ShapeError
 from graftsdk.graft import joints_of, scores_name
@@ -24,7 +24,7 @@ from graftsdk.prediction import Attribute, Person, Prediction
 from graftsdk.preprocess import BoxMasks, decode_image, list_images, mask_crop
 from graftsdk.preprocess.crop import check_persons
 from graftsdk.scores import Thresholds, check_fraction, check_scores, copy_thresholds, resolve_thresholds
-from graftsdk.segment import MAX_PERSONS, Adapter, open_adapter
+from graftsdk.segment import MAX_PERSONS, Adapter, Instances, open_adapter
 
 __all__ = ["Predictor"]
 
@@ -86,7 +86,7 @@ class Predictor:
             "min_score": min_score,
         }
         self._min_score = min_score
-        self._threads = threads
+        self._threads = default_threads() if threads is None else threads
         with ExitStack() as undo:  # nothing stays open where the constructor raises
             self.plan: Plan = undo.enter_context(open_plan(source))
             self._path = None if self.plan.path is None else os.path.abspath(self.plan.path)
@@ -273,10 +273,11 @@ class Predictor:
             scene.truncated = found.truncated
         else:
             scene.boxes = np.array([[0, 0, size[1], size[0]]], np.float32)
-        scene.timings = {"decode": 1e3 * (decoded - started), "segment": 1e3 * (time.perf_counter() - decoded)}
+        segmented = time.perf_counter()
+        scene.timings |= {"decode": 1e3 * (decoded - started), "segment": 1e3 * (segmented - decoded)}
         return scene
 
-    def _segment(self, image: npt.NDArray[np.uint8]) -> Any:
+    def _segment(self, image: npt.NDArray[np.uint8]) -> Instances:
         assert self._adapter is not None and self._segmenter is not None  # callers look
         info = self.plan.manifest.segmenter
         assert info is not None
@@ -286,7 +287,7 @@ class Predictor:
 
     def _score(self, scenes: Sequence[_Scene], labels: tuple[str, ...]) -> None:
         """Cut everybody out and score them, persons of several scenes in one batch, CROPS_AT_ONCE at a time."""
-        spec, threads = self.plan.manifest.crop, self._threads or 1
+        spec, threads = self.plan.manifest.crop, self._threads
         waiting: list[tuple[_Scene, int, npt.NDArray[np.float32]]] = []  # scene, its first person here, crops
 
         def who(row: int) -> str:
@@ -306,13 +307,11 @@ class Predictor:
             for scene, _, crops in waiting:
                 for label, rows in scores.items():
                     scene.rows.setdefault(label, []).append(rows[at : at + len(crops)])
-                scene.timings["engine"] = scene.timings.get("engine", 0.0) + spent * len(crops) / max(total, 1)
+                scene.timings["engine"] += spent * len(crops) / max(total, 1)
                 at += len(crops)
             waiting.clear()
 
         for scene in scenes:
-            scene.timings.setdefault("crop", 0.0)
-            scene.timings.setdefault("engine", 0.0)
             for start in range(0, max(len(scene.boxes), 1), CROPS_AT_ONCE):
                 piece = slice(start, start + CROPS_AT_ONCE)
                 started = time.perf_counter()
@@ -360,7 +359,7 @@ class _Scene:
         self.scores: npt.NDArray[np.float32] | None = None
         self.masks: Any = None
         self.truncated = False
-        self.timings: dict[str, float] = {}
+        self.timings = {"decode": 0.0, "segment": 0.0, "crop": 0.0, "engine": 0.0}
         self.rows: dict[str, list[npt.NDArray[np.float32]]] = {}
 
 
