@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, overload
@@ -14,6 +14,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from graftsdk import tables
 from graftsdk.attribute import DEFAULT_THRESHOLD, Attribute, decisions, reported_labels, shortest
 from graftsdk.errors import InputError, ShapeError
 from graftsdk.text import counted, listed, one_line
@@ -138,6 +139,8 @@ class Prediction:
         truncated: there were more persons than the limit, and the least sure were left out.
         plan: hex digest of the plan that answered.
         labels: those that were asked for, also where nobody was found.
+        frame: the image's place in its source, from 0; every frame counts, those left out too. None outside streams.
+        timestamp: seconds, of a file from its beginning, of a camera Unix time of reading. None outside streams.
 
     Raises:
         ShapeError: an image of another shape.
@@ -150,6 +153,8 @@ class Prediction:
     truncated: bool = False
     plan: str = ""
     labels: tuple[str, ...] = ()
+    frame: int | None = None
+    timestamp: float | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3:
@@ -160,8 +165,8 @@ class Prediction:
         own(self, "labels", tuple(self.labels) or tuple(dict.fromkeys(k for p in self.persons for k in p.attributes)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        timings = dict(self.timings)
-        return type(self), (self.persons, self.image, self.source, timings, self.truncated, self.plan, self.labels)
+        kept = (getattr(self, each.name) for each in fields(self))
+        return type(self), tuple(dict(value) if isinstance(value, MappingProxyType) else value for value in kept)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -183,8 +188,13 @@ class Prediction:
 
     def to_dict(self, masks: bool = False) -> dict[str, Any]:
         """JSON types only. `masks`: with each person's mask, run-length coded as COCO does."""
+        moment = {
+            "frame": self.frame,
+            "timestamp": None if self.timestamp is None else round(float(self.timestamp), 6),
+        }
         return {
             "source": self.source,
+            **{name: value for name, value in moment.items() if value is not None},
             "size": list(self.size),
             "plan": self.plan,
             "labels": list(self.labels),
@@ -198,6 +208,20 @@ class Prediction:
         text = json.dumps(self.to_dict(masks), indent=indent, ensure_ascii=False, allow_nan=False)
         # A path that is not UTF-8 reaches Python as lone surrogates: JSON can escape them, UTF-8 cannot hold them.
         return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The keys of every row of `to_rows`, in order; they follow from the labels, also where nobody was found."""
+        return tables.columns(self)
+
+    def to_rows(self) -> list[dict[str, str | int | float | bool | None]]:
+        """One flat row a person, with the keys of `columns`.
+
+        source, frame, timestamp, person (its index), x0, y0, x1, y1 (pixels of the image, half-open), score (the
+        segmenter's), then of each label what was decided, as in "gender": "male", and "gender.score": its `score`.
+        A label whose column is taken ("score", "frame") has an underscore at its end.
+        """
+        return tables.rows(self)
 
     def plot(
         self,
@@ -246,6 +270,7 @@ class Prediction:
         height, width = self.size
         count = len(self.persons)
         name = one_line(Path(self.source).name if self.source else "image")
+        name += "" if self.frame is None else f" frame {self.frame}"
         text = f"{name} {height}x{width}: {counted(count, 'person')}"
         told = [repr(person) for person in self.persons[:_SUMMARY_PERSONS]]
         if count > _SUMMARY_PERSONS:

@@ -77,6 +77,13 @@ def test_json_of_a_path_that_is_not_utf8():
     assert json.loads(text.encode("utf-8"))["source"] == "\udcff.jpg"
 
 
+def test_json_tells_the_moment_where_there_is_one():
+    told = prediction(frame=0, timestamp=1 / 3).to_dict()
+    assert list(told)[:4] == ["source", "frame", "timestamp", "size"]
+    assert (told["frame"], told["timestamp"]) == (0, 0.333333)
+    assert not {"frame", "timestamp"} & set(prediction().to_dict())
+
+
 def decoded(run_lengths: dict) -> np.ndarray:
     height, width = run_lengths["size"]
     flat = [value % 2 for value, count in enumerate(run_lengths["counts"]) for _ in range(count)]
@@ -180,8 +187,10 @@ def test_the_image_is_the_original():
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
 def test_copies(again):
-    found = prediction(person(mask=partial(np.ones, (4, 6), bool)), source="a.jpg", timings={"crop": 1.0}, plan="ff")
+    told = {"source": "a.jpg", "timings": {"crop": 1.0}, "plan": "ff", "frame": 3, "timestamp": 0.12}
+    found = prediction(person(mask=partial(np.ones, (4, 6), bool)), **told)
     assert again(found).to_json(masks=True) == found.to_json(masks=True)
+    assert (again(found).frame, again(found).timestamp) == (3, 0.12)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +201,7 @@ def test_copies(again):
             "lobby.jpg 4x6: 1 person; 0: gender male 0.93, age adult/child 0.50",
         ),
         (prediction(), "image 4x6: 0 persons"),
+        (prediction(source="/in/clip.mp4", frame=7, timestamp=0.28), "clip.mp4 frame 7 4x6: 0 persons"),
         (prediction(Person(0, (0, 0, 1, 1), None, {"backpack": BACKPACK})), "image 4x6: 1 person; 0: nothing to tell"),
         (prediction(source="a\nb.jpg"), "a\ufffdb.jpg 4x6: 0 persons"),
     ],
