@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any, Literal, overload
 
@@ -17,18 +17,19 @@ import numpy.typing as npt
 
 from graftsdk.engines import Engine, default_threads, open_engine
 from graftsdk.engines.layout import graphs_of, partition, segmenter_graph
-from graftsdk.errors import DTypeError, EngineIncompatible, InputError, NonFiniteOutput, ShapeError
+from graftsdk.errors import DTypeError, EngineIncompatible, GraftError, InputError, NonFiniteOutput, ShapeError
 from graftsdk.graft import joints_of, scores_name
 from graftsdk.plan import BranchDocument, Plan, PlanSource, open_plan
-from graftsdk.prediction import Attribute, Person, Prediction
-from graftsdk.preprocess import BoxMasks, decode_image, list_images, mask_crop
+from graftsdk.prediction import Prediction
+from graftsdk.preprocess import BoxMasks, list_images
+from graftsdk.preprocess.ahead import Decoded, decode_ahead, decode_timed
 from graftsdk.preprocess.crop import check_persons
+from graftsdk.preprocess.decode import check_decoding
+from graftsdk.scene import CropBatch, Scene
 from graftsdk.scores import Thresholds, check_fraction, check_scores, copy_thresholds, resolve_thresholds
 from graftsdk.segment import MAX_PERSONS, Adapter, Instances, open_adapter
 
 __all__ = ["Predictor"]
-
-CROPS_AT_ONCE = 32  # crops that are held at one time, 34 MB at 299x299; the engine takes them eight by eight
 
 ImageSource = Any  # path, bytes, file object, PIL image or uint8[H, W, 3]: whatever `decode_image` takes
 Masks = npt.NDArray[Any] | BoxMasks
@@ -116,7 +117,21 @@ class Predictor:
         boxes: Sequence[npt.ArrayLike | None] | None = None,
         color: Literal["bgr", "rgb"] = "bgr",
         labels: Sequence[str] | None = None,
+        reduce: int = 1,
+        errors: Literal["raise"] = "raise",
     ) -> list[Prediction]: ...
+    @overload
+    def predict(
+        self,
+        image: list[ImageSource] | tuple[ImageSource, ...],
+        *,
+        masks: Sequence[Masks | None] | None = None,
+        boxes: Sequence[npt.ArrayLike | None] | None = None,
+        color: Literal["bgr", "rgb"] = "bgr",
+        labels: Sequence[str] | None = None,
+        reduce: int = 1,
+        errors: Literal["return"],
+    ) -> list[Prediction | GraftError]: ...
     @overload
     def predict(
         self,
@@ -126,6 +141,7 @@ class Predictor:
         boxes: npt.ArrayLike | None = None,
         color: Literal["bgr", "rgb"] = "bgr",
         labels: Sequence[str] | None = None,
+        reduce: int = 1,
     ) -> Prediction: ...
     def predict(
         self,
@@ -135,19 +151,26 @@ class Predictor:
         boxes: Any = None,
         color: Literal["bgr", "rgb"] = "bgr",
         labels: Sequence[str] | None = None,
-    ) -> Prediction | list[Prediction]:
+        reduce: int = 1,
+        errors: Literal["raise", "return"] = "raise",
+    ) -> Any:
         """The people in an image and their attributes; a list of images or a folder gives a list, in order.
 
-        Persons of several images share batches. Who is a person: with `boxes`, each box; with `masks` alone, each
-        mask's own box; with neither, what the plan's segmenter finds; in a plan without one, the image is one person
-        (its box, no mask, no score).
+        Persons of several images share batches, and images are decoded ahead. Who is a person: with `boxes`, each box;
+        with `masks` alone, each mask's own box; with neither, what the plan's segmenter finds; in a plan without one,
+        the image is one person (its box, no mask, no score).
 
         Args:
             image: path, bytes, binary file object, PIL image or uint8[H, W, 3]; a list of them; or a folder's path.
             masks: bool or uint8 [N, H, W] over the image, or N `BoxMasks`; what is outside is filled before resizing.
-            boxes: [N, 4], xyxy in pixels of the image, half-open.
+                Of a list of images: a list with one entry an image, which may be None.
+            boxes: [N, 4], xyxy in pixels of the image, half-open; of a list of images: likewise.
             color: channel order of arrays, "bgr" or "rgb".
             labels: the labels to return, in this order; None for all of the predictor's.
+            reduce: 1, 2, 4 or 8: decode at that part of the size. Faster, and the scores are other ones; boxes and
+                masks, given or found, are in pixels of the reduced image, which is `Prediction.image`.
+            errors: what becomes of an image of a list that cannot be used: "raise" its error, or "return" it at its
+                place, while every other image has its prediction.
 
         Raises:
             InputError: the image, a mask, a box (named by its index) or a label cannot be used; the predictor can.
@@ -155,15 +178,23 @@ class Predictor:
             EngineError: the engine failed.
         """
         wanted = self._wanted(labels)
+        check_decoding(color, reduce)
+        if errors not in ("raise", "return"):
+            raise InputError(f"errors: expected 'raise' or 'return', found {errors!r:.40}")
         if isinstance(image, (str, os.PathLike)) and os.path.isdir(image):
             image = list_images(image)
         if not isinstance(image, (list, tuple)):
-            return self._predict([image], [masks], [boxes], color, wanted)[0]
-        sides = {"masks": masks, "boxes": boxes}
-        for name, side in sides.items():
-            if side is not None and (not isinstance(side, (list, tuple)) or len(side) != len(image)):
-                raise InputError(f"{name}: expected a list with one entry an image ({len(image)}), or None")
-        return self._predict(image, masks or [None] * len(image), boxes or [None] * len(image), color, wanted)
+            if errors != "raise":
+                raise InputError(f"errors={errors!r}: expected a list of images, found one image; its error is raised")
+            only = iter([decode_timed(image, color, reduce)])
+            return self._predict(only, [masks], [boxes], wanted, _raise)[0]
+        count = len(image)
+        for name, side in (("masks", masks), ("boxes", boxes)):
+            if side is not None and (not isinstance(side, (list, tuple)) or len(side) != count):
+                raise InputError(f"{name}: expected a list with one entry an image ({count}), or None")
+        with closing(decode_ahead(image, color, reduce)) as decoded:
+            fail = _raise_named if errors == "raise" else _keep
+            return self._predict(decoded, masks or [None] * count, boxes or [None] * count, wanted, fail)
 
     def run(
         self, crops: npt.NDArray[np.float32], labels: Sequence[str] | None = None
@@ -186,7 +217,12 @@ class Predictor:
             raise DTypeError(f"crops: expected a float32 array, found {kind}; graftsdk.preprocess.mask_crop makes them")
         if crops.ndim != 4 or crops.shape[1:] != (3, height, width):
             raise ShapeError(f"crops: expected [N, 3, {height}, {width}], found {list(crops.shape)}")
-        return self._answers(crops, wanted, "crop {}".format)
+        found: dict[str, npt.NDArray[np.float32]] = {}
+        for label, scores in self._scores(crops, wanted).items():
+            check_scores(label, self._documents[label].classes, scores, len(crops), "crop {}".format)
+            shared = any(scores is other for other in found.values())
+            found[label] = scores.copy() if shared else scores  # arrays that are handed out belong to the caller
+        return found
 
     def close(self) -> None:
         """Let go of the engines and the plan's file. Calls in flight finish; later ones raise EngineClosed."""
@@ -219,19 +255,11 @@ class Predictor:
             )
         return wanted
 
-    def _answers(
-        self, crops: npt.NDArray[np.float32], labels: tuple[str, ...], who: Callable[[int], str]
-    ) -> dict[str, npt.NDArray[np.float32]]:
-        """What `run` returns; `who` names a row in messages."""
+    def _scores(self, crops: npt.NDArray[np.float32], labels: tuple[str, ...]) -> dict[str, npt.NDArray[np.float32]]:
+        """Label -> what its branch gives, [N, ...]; labels of one branch share an array. Not checked."""
         names = {label: scores_name(self._joints[label]) for label in labels}
         values = self._engine.run({"crops": crops}, list(dict.fromkeys(names.values())))
-        found: dict[str, npt.NDArray[np.float32]] = {}
-        for label, name in names.items():
-            scores = values[name]
-            check_scores(label, self._documents[label].classes, scores, len(crops), who)
-            shared = any(scores is other for other in found.values())
-            found[label] = scores.copy() if shared else scores  # arrays that are handed out belong to the caller
-        return found
+        return {label: values[name] for label, name in names.items()}
 
     def _warm_up(self) -> None:
         """The first run of a graph that was just compiled is slow; it must not be a user's."""
@@ -241,41 +269,52 @@ class Predictor:
             self._segment(np.zeros((64, 64, 3), np.uint8))
 
     def _predict(
-        self, images: Sequence[Any], masks: Sequence[Any], boxes: Sequence[Any], color: Any, labels: tuple[str, ...]
-    ) -> list[Prediction]:
-        several = len(images) > 1
-        scenes = []
-        for index, image in enumerate(images):
+        self,
+        images: Iterator[Decoded],
+        masks: Sequence[Any],
+        boxes: Sequence[Any],
+        labels: tuple[str, ...],
+        fail: Callable[[int, GraftError], GraftError],
+    ) -> list[Prediction | GraftError]:
+        """A prediction for each image, or what `fail` makes of its place and error, should it not raise."""
+        batch = CropBatch(self.plan.manifest.crop, self._threads, self._documents, partial(self._scores, labels=labels))
+        scenes: list[Scene | GraftError] = []
+        for index, decoded in enumerate(images):
             try:
-                scenes.append(self._scene(image, masks[index], boxes[index], color))
+                if isinstance(decoded.image, GraftError):
+                    raise decoded.image
+                scene = Scene(decoded)
+                self._find(scene, masks[index], boxes[index])
+                batch.add(scene)
+                scenes.append(scene)
             except (InputError, NonFiniteOutput) as error:
-                if not several:
-                    raise
-                raise type(error)(f"image {index}: {error}") from error
-            scenes[-1].name = f"image {index}, " if several else ""
-        self._score(scenes, labels)
-        return [self._prediction(scene, labels) for scene in scenes]
+                scenes.append(fail(index, error))
+        batch.flush()
+        found: list[Prediction | GraftError] = []
+        for index, scene in enumerate(scenes):
+            if isinstance(scene, GraftError):
+                found.append(scene)
+            elif scene.error is not None:
+                found.append(fail(index, scene.error))
+            else:
+                found.append(scene.prediction(labels, self._documents, self._thresholds, self.plan.digest))
+        return found
 
-    def _scene(self, source: Any, masks: Any, boxes: Any, color: Any) -> _Scene:
-        """Decode, and find who is to be cut out."""
+    def _find(self, scene: Scene, masks: Any, boxes: Any) -> None:
+        """Who is to be cut out of the image."""
         started = time.perf_counter()
-        image = decode_image(source, color=color)
-        decoded = time.perf_counter()
-        size = image.shape[:2]
-        scene = _Scene(image, str(source) if isinstance(source, (str, os.PathLike)) else None)
+        size = (scene.image.shape[0], scene.image.shape[1])
         if boxes is not None or masks is not None:
             scene.boxes, scene.masks, scene.truncated = check_persons(
                 boxes, masks, size, self.plan.manifest.crop, MAX_PERSONS
             )
         elif self._segmenter is not None:
-            found = self._segment(image)
+            found = self._segment(scene.image)
             scene.boxes, scene.scores, scene.masks = found.boxes, found.scores, found.masks
             scene.truncated = found.truncated
         else:
             scene.boxes = np.array([[0, 0, size[1], size[0]]], np.float32)
-        segmented = time.perf_counter()
-        scene.timings |= {"decode": 1e3 * (decoded - started), "segment": 1e3 * (segmented - decoded)}
-        return scene
+        scene.timings["segment"] = 1e3 * (time.perf_counter() - started)
 
     def _segment(self, image: npt.NDArray[np.uint8]) -> Instances:
         assert self._adapter is not None and self._segmenter is not None  # callers look
@@ -284,83 +323,6 @@ class Predictor:
         feed, geometry = self._adapter.prepare(image)
         values = self._segmenter.run({info.input: feed}, info.outputs)
         return self._adapter.decode([values[name] for name in info.outputs], geometry, self._min_score)
-
-    def _score(self, scenes: Sequence[_Scene], labels: tuple[str, ...]) -> None:
-        """Cut everybody out and score them, persons of several scenes in one batch, CROPS_AT_ONCE at a time."""
-        spec, threads = self.plan.manifest.crop, self._threads
-        waiting: list[tuple[_Scene, int, npt.NDArray[np.float32]]] = []  # scene, its first person here, crops
-
-        def who(row: int) -> str:
-            for scene, first, crops in waiting:
-                if row < len(crops):
-                    return f"{scene.name}person {first + row}"
-                row -= len(crops)
-            raise IndexError(row)
-
-        def flush() -> None:
-            if not waiting:
-                return
-            started = time.perf_counter()
-            scores = self._answers(np.concatenate([crops for _, _, crops in waiting]), labels, who)
-            spent = 1e3 * (time.perf_counter() - started)
-            total, at = sum(len(crops) for _, _, crops in waiting), 0
-            for scene, _, crops in waiting:
-                for label, rows in scores.items():
-                    scene.rows.setdefault(label, []).append(rows[at : at + len(crops)])
-                scene.timings["engine"] += spent * len(crops) / max(total, 1)
-                at += len(crops)
-            waiting.clear()
-
-        for scene in scenes:
-            for start in range(0, max(len(scene.boxes), 1), CROPS_AT_ONCE):
-                piece = slice(start, start + CROPS_AT_ONCE)
-                started = time.perf_counter()
-                masks = None if scene.masks is None else scene.masks[piece]
-                crops = mask_crop(scene.image, scene.boxes[piece], masks, spec=spec, threads=threads)
-                scene.timings["crop"] += 1e3 * (time.perf_counter() - started)
-                waiting.append((scene, start, crops))
-                if sum(len(crops) for _, _, crops in waiting) >= CROPS_AT_ONCE:
-                    flush()
-        flush()
-
-    def _prediction(self, scene: _Scene, labels: tuple[str, ...]) -> Prediction:
-        rows = {label: np.concatenate(found) for label, found in scene.rows.items()}
-        height, width = scene.image.shape[:2]
-        persons = []
-        for index in range(len(scene.boxes)):
-            attributes = {
-                label: Attribute(
-                    label,
-                    self._documents[label].classes,
-                    dict(zip(self._documents[label].classes, rows[label][index].tolist(), strict=True)),
-                    self._thresholds[label],
-                )
-                for label in labels
-            }
-            mask: Any = None
-            if isinstance(scene.masks, BoxMasks):
-                mask = partial(scene.masks.mask_at, index, height, width)
-            elif scene.masks is not None:
-                mask = scene.masks[index]
-            score = None if scene.scores is None else float(scene.scores[index])
-            persons.append(Person(index, scene.boxes[index], score, attributes, mask))
-        timings = {**scene.timings, "total": sum(scene.timings.values())}
-        return Prediction(tuple(persons), scene.image, scene.source, timings, scene.truncated, self.plan.digest, labels)
-
-
-class _Scene:
-    """One image on its way: who is in it, and their scores as they come."""
-
-    def __init__(self, image: npt.NDArray[np.uint8], source: str | None) -> None:
-        self.image = image
-        self.source = source
-        self.name = ""  # what stands before "person 3" in a message
-        self.boxes: npt.NDArray[Any] = np.empty((0, 4), np.float32)
-        self.scores: npt.NDArray[np.float32] | None = None
-        self.masks: Any = None
-        self.truncated = False
-        self.timings = {"decode": 0.0, "segment": 0.0, "crop": 0.0, "engine": 0.0}
-        self.rows: dict[str, list[npt.NDArray[np.float32]]] = {}
 
 
 def _document(plan: Plan, label: str) -> BranchDocument:
@@ -371,3 +333,15 @@ def _document(plan: Plan, label: str) -> BranchDocument:
 
 def _reopen(path: str, options: dict[str, Any]) -> Predictor:
     return Predictor(path, **options)
+
+
+def _raise(index: int, error: GraftError) -> GraftError:
+    raise error
+
+
+def _raise_named(index: int, error: GraftError) -> GraftError:
+    raise type(error)(f"image {index}: {error}") from error
+
+
+def _keep(index: int, error: GraftError) -> GraftError:
+    return error

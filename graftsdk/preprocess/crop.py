@@ -34,6 +34,7 @@ def mask_crop(
     spec: CropSpec | None = None,
     color: Color = "bgr",
     threads: int = 1,
+    out: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.float32]:
     """float32[N, 3, H, W]: one crop a box, in the boxes' order, each ready for the network that `spec` belongs to.
 
@@ -49,10 +50,11 @@ def mask_crop(
         spec: what a crop is.
         color: the image's channel order, "bgr" or "rgb".
         threads: how many crops are cut at once; results do not depend on it.
+        out: where to write, and what is returned: float32[N, 3, H, W], contiguous, writeable, no part of the image.
 
     Raises:
         InputError: a box that is not finite, has no area or lies outside, or a mask that covers nothing where
-            `spec.box == "mask"` (each names its index); wrong spec, color or threads.
+            `spec.box == "mask"` (each names its index); wrong spec, color, threads or out.
         DTypeError, ShapeError, LayoutError, ImageTooSmall, ImageTooLarge: as `check_image`; boxes or masks of
             another dtype or shape.
     """
@@ -72,6 +74,8 @@ def mask_crop(
             f"crops: expected at most {MAX_BYTES} bytes at once, found {len(boxes)} crops of {needed} bytes; "
             f"cut them in smaller batches"
         )
+    if out is not None:
+        _check_out(out, (len(boxes), 3, *spec.size), image)
     frames, arrays, extents = None, None, None
     if spec.background == "fill":
         if isinstance(masks, BoxMasks):
@@ -93,6 +97,7 @@ def mask_crop(
         letterbox=spec.fit == "letterbox",
         pad=spec.pad,
         threads=int(threads),
+        out=out,
     )
 
 
@@ -208,6 +213,19 @@ def check_persons(
         own = mask_boxes(masks, image_size)  # refuses a mask that has no box
         boxes = own if boxes is None else boxes
     return boxes, masks, truncated
+
+
+def _check_out(out: Any, shape: tuple[int, ...], image: npt.NDArray[np.uint8]) -> None:
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise InputError(f"out: expected an array float32{list(shape)}, found {type(out).__name__}")
+    if out.dtype != np.float32 or not out.dtype.isnative:
+        raise DTypeError(f"out: expected float32, found {out.dtype.str}")
+    if out.shape != shape:
+        raise ShapeError(f"out: expected {list(shape)}, one crop for each box, found {list(out.shape)}")
+    if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
+        raise InputError("out: expected a contiguous, aligned and writeable array, found another; use np.empty")
+    if np.may_share_memory(out, image):
+        raise InputError("out: expected memory of its own, found the image's; use np.empty")
 
 
 def _check_threads(threads: Any) -> None:

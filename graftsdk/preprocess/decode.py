@@ -20,7 +20,7 @@ from PIL import Image, ImageFile
 from graftsdk.errors import DecodeError, GraftError, ImageTooLarge, InputError
 from graftsdk.preprocess.image import Color, check_image, check_size
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_ENCODED_BYTES", "decode_image", "list_images"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_ENCODED_BYTES", "check_decoding", "decode_image", "list_images"]
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 MAX_ENCODED_BYTES = 20 * 2**20
@@ -48,6 +48,7 @@ _tolerant = False  # what ImageFile.LOAD_TRUNCATED_IMAGES was before them
 def decode_image(
     source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | npt.NDArray[np.uint8],
     color: Color = "bgr",
+    reduce: int = 1,
 ) -> npt.NDArray[np.uint8]:
     """uint8[H, W, 3], BGR, upright: the first frame of an image.
 
@@ -59,24 +60,35 @@ def decode_image(
     Args:
         source: a path, bytes, a binary file, a PIL image or an array uint8[H, W, 3].
         color: the channel order of an array, "bgr" or "rgb"; of no effect for everything else.
+        reduce: 1, 2, 4 or 8: sides divided by it, rounded up. A JPEG is decoded at that scale, which is faster; other
+            images are averaged afterwards. Scores of what is cut out of it are other ones.
 
     Raises:
-        InputError: another kind of source, or a file that is missing, not a regular file, or not readable.
+        InputError: another kind of source, or a file that is missing, not a regular file, or not readable; another
+            color or reduce.
         DecodeError: not one of the four formats, damaged, truncated, or of a pixel type without an 8-bit meaning.
         ImageTooLarge: more than 20 MiB encoded, a side over 16384 or more than 50 million pixels.
-        ImageTooSmall: a side under 16.
+        ImageTooSmall: a side under 16, reduced or not.
         DTypeError, ShapeError, LayoutError: an array that is no image (`check_image`).
     """
+    check_decoding(color, reduce)
     if isinstance(source, np.ndarray):
-        return check_image(source, color)
-    if color not in ("bgr", "rgb"):
-        raise InputError(f"color: expected 'bgr' or 'rgb', found {color!r:.40}")
+        pixels = check_image(source, color)
+        return pixels if reduce == 1 else _pixels(lambda: Image.fromarray(pixels[:, :, ::-1]), reduce)
     if isinstance(source, Image.Image):
-        return _pixels(lambda: _check_opened(source))
+        return _pixels(lambda: _check_opened(source), reduce)
     data = _read(source)
     if len(data) > MAX_ENCODED_BYTES:
         raise ImageTooLarge(f"image: expected at most {MAX_ENCODED_BYTES} bytes, found more; encode it smaller")
-    return _pixels(lambda: _open(data))
+    return _pixels(lambda: _open(data), reduce, drafted=True)
+
+
+def check_decoding(color: Any, reduce: Any) -> None:
+    """Refuse another channel order or scale than `decode_image` knows. Raises InputError."""
+    if color not in ("bgr", "rgb"):
+        raise InputError(f"color: expected 'bgr' or 'rgb', found {color!r:.40}")
+    if isinstance(reduce, bool) or not isinstance(reduce, int) or reduce not in (1, 2, 4, 8):
+        raise InputError(f"reduce: expected 1, 2, 4 or 8, found {reduce!r:.40}")
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -222,15 +234,29 @@ def _check_opened(image: Image.Image) -> Image.Image:
     return image
 
 
-def _pixels(opened: Any) -> npt.NDArray[np.uint8]:
-    """uint8[H, W, 3], BGR. The one place where Pillow's errors become ours: its plugins raise almost anything."""
+def _pixels(opened: Any, reduce: int, *, drafted: bool = False) -> npt.NDArray[np.uint8]:
+    """uint8[H, W, 3], BGR. The one place where Pillow's errors become ours: its plugins raise almost anything.
+
+    Args:
+        opened: gives the image, its pixels not decoded.
+        reduce: sides divided by it.
+        drafted: the image is ours, so that its JPEG decoder may be set to another scale.
+    """
     import cv2
 
     try:
         image: Image.Image = opened()
+        width, height = (-(-side // reduce) for side in image.size)
+        if reduce > 1:
+            check_size(height, width)
+            if drafted:
+                image.draft(None, (image.width // reduce, image.height // reduce))  # JPEG alone does something
         with _strict():
             image.load()
-        rgb = _upright(_to_rgb(image), image)
+        rgb = _to_rgb(image)
+        if rgb.size != (width, height):
+            rgb = rgb.reduce(reduce)
+        rgb = _upright(rgb, image)
         return np.ascontiguousarray(cv2.cvtColor(np.asarray(rgb), cv2.COLOR_RGB2BGR), dtype=np.uint8)
     except GraftError:
         raise

@@ -140,5 +140,5 @@ def test_a_message_names_image_and_person(tmp_path: Path) -> None:
         boxes = [[0, 0, 20, 20]]
         with pytest.raises(NonFiniteOutput, match=r"'child': expected finite scores, person 32 got"):
             predictor.predict(image, boxes=boxes * 33)
-        with pytest.raises(NonFiniteOutput, match=r"image 2, person 4 got"):
+        with pytest.raises(NonFiniteOutput, match=r"image 2: label .child.: expected finite scores, person 4 got"):
             predictor.predict([image] * 3, boxes=[boxes * 2, [], boxes * 5])

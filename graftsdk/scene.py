@@ -1,0 +1,155 @@
+"""Images on their way through the predictor: who is in them, their crops in shared batches, their scores."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graftsdk.errors import GraftError, NonFiniteOutput
+from graftsdk.plan import BranchDocument, CropSpec
+from graftsdk.prediction import Attribute, Person, Prediction
+from graftsdk.preprocess import BoxMasks, mask_crop
+from graftsdk.preprocess.ahead import Decoded
+from graftsdk.scores import check_scores
+
+__all__ = ["CROPS_AT_ONCE", "CropBatch", "Scene"]
+
+CROPS_AT_ONCE = 32  # crops that are held at one time, 34 MB at 299x299; the engine takes them eight by eight
+
+Scores = Mapping[str, npt.NDArray[np.float32]]
+
+
+class Scene:
+    """One image: who is in it, and their scores as they come.
+
+    Attributes:
+        image: uint8[H, W, 3], BGR. source: its path, or None.
+        boxes: [N, 4], xyxy. scores: float32[N] of the segmenter, or None. masks: N of them, or None.
+        truncated: there were more persons than are here.
+        timings: stage -> milliseconds.
+        rows: label -> its scores, a piece for each batch that persons of this image were in.
+        error: why nothing can be said of this image, or None.
+    """
+
+    def __init__(self, decoded: Decoded) -> None:
+        assert not isinstance(decoded.image, GraftError)  # callers look
+        self.image = decoded.image
+        self.source = str(decoded.source) if isinstance(decoded.source, (str, os.PathLike)) else None
+        self.boxes: npt.NDArray[Any] = np.empty((0, 4), np.float32)
+        self.scores: npt.NDArray[np.float32] | None = None
+        self.masks: Any = None
+        self.truncated = False
+        self.timings = {"decode": decoded.spent_ms, "segment": 0.0, "crop": 0.0, "engine": 0.0}
+        self.rows: dict[str, list[npt.NDArray[np.float32]]] = {}
+        self.error: GraftError | None = None
+
+    def prediction(
+        self,
+        labels: Sequence[str],
+        documents: Mapping[str, BranchDocument],
+        thresholds: Mapping[str, Mapping[str, float]],
+        plan: str,
+    ) -> Prediction:
+        """What is said of the image, once all of its persons were scored; `plan` is the digest."""
+        rows = {label: np.concatenate(found).tolist() for label, found in self.rows.items()}
+        persons = []
+        for index in range(len(self.boxes)):
+            attributes = {
+                label: Attribute(
+                    label,
+                    documents[label].classes,
+                    dict(zip(documents[label].classes, rows[label][index], strict=True)),
+                    thresholds[label],
+                )
+                for label in labels
+            }
+            score = None if self.scores is None else float(self.scores[index])
+            persons.append(Person(index, self.boxes[index], score, attributes, self._mask(index)))
+        timings = {**self.timings, "total": sum(self.timings.values())}
+        return Prediction(tuple(persons), self.image, self.source, timings, self.truncated, plan, tuple(labels))
+
+    def _mask(self, index: int) -> Any:
+        if isinstance(self.masks, BoxMasks):
+            return partial(self.masks.mask_at, index, *self.image.shape[:2])
+        return None if self.masks is None else self.masks[index]
+
+
+class CropBatch:
+    """Crops of several scenes in one array: the kernel writes them where the engine reads them.
+
+    Args:
+        spec: what a crop is. threads: how many are cut at once.
+        documents: those of the labels that are computed, by label.
+        compute: float32[N, 3, H, W] -> label -> scores, N rows each, not yet checked.
+    """
+
+    def __init__(
+        self,
+        spec: CropSpec,
+        threads: int,
+        documents: Mapping[str, BranchDocument],
+        compute: Callable[[npt.NDArray[np.float32]], Scores],
+    ) -> None:
+        self._spec = spec
+        self._threads = threads
+        self._documents = documents
+        self._compute = compute
+        self._crops = np.empty((CROPS_AT_ONCE, 3, *spec.size), np.float32)  # memory is taken when it is written
+        self._pieces: list[tuple[Scene, int, slice]] = []  # a scene, its first person here, their rows
+        self._used = 0
+
+    def add(self, scene: Scene) -> None:
+        """Cut out the scene's persons; score whatever fills the batch.
+
+        Raises:
+            InputError: as `mask_crop`.
+        """
+        first = 0
+        while first < len(scene.boxes):
+            count = min(len(scene.boxes) - first, CROPS_AT_ONCE - self._used)
+            persons, rows = slice(first, first + count), slice(self._used, self._used + count)
+            masks = None if scene.masks is None else scene.masks[persons]
+            started = time.perf_counter()
+            mask_crop(
+                scene.image, scene.boxes[persons], masks, self._spec, threads=self._threads, out=self._crops[rows]
+            )
+            scene.timings["crop"] += 1e3 * (time.perf_counter() - started)
+            self._pieces.append((scene, first, rows))
+            self._used += count
+            first += count
+            if self._used == CROPS_AT_ONCE:
+                self.flush()
+
+    def flush(self) -> None:
+        """Score the crops that wait. A score that is no number is its scene's error, not the others'.
+
+        Raises:
+            PlanCorrupt: a branch gives something else than probabilities. EngineError: the engine failed.
+        """
+        pieces, used = self._pieces, self._used
+        self._pieces, self._used = [], 0
+        if not used:
+            return
+        started = time.perf_counter()
+        scores = self._compute(self._crops[:used])
+        spent = 1e3 * (time.perf_counter() - started)
+        for scene, first, rows in pieces:
+            count = rows.stop - rows.start
+            scene.timings["engine"] += spent * count / used
+            for label, values in scores.items():
+                piece = values[rows]
+                try:
+                    check_scores(label, self._documents[label].classes, piece, count, _person(first))
+                except NonFiniteOutput as error:
+                    scene.error = scene.error or error
+                scene.rows.setdefault(label, []).append(piece)
+
+
+def _person(first: int) -> Callable[[int], str]:
+    return lambda row: f"person {first + row}"
