@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,19 +45,30 @@ def build(folder: Path) -> Plans:
     if all(path.exists() for path in wanted):
         return found
     trunk = Trunk.create("inception_v3", input_size=SIZE, seed=0)
-    trunk.save(folder / "trunk.safetensors")
     for path, make in wanted.items():
-        if path.exists():
-            continue
-        branches = []
-        for branch in make(trunk):
-            branches.append(folder / f"{branch.label}.safetensors")
-            branch.save(branches[-1])
-        print(f"exporting {path.name}: {len(branches)} labels", flush=True)
-        export_plan(path, trunk=folder / "trunk.safetensors", branches=branches)
-        for checkpoint in branches:
-            checkpoint.unlink()
+        if not path.exists():
+            _export(path, trunk, make(trunk))
     return found
+
+
+def build_front(folder: Path, segmenter: Path) -> Path:
+    """The reference plan with a segmenter in front; kept as the others are, under the segmenter's name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{segmenter.stem}.plan"
+    if not path.exists():
+        trunk = Trunk.create("inception_v3", input_size=SIZE, seed=0)
+        _export(path, trunk, reference(trunk, 1.0), segmenter)
+    return path
+
+
+def _export(path: Path, trunk: Trunk, branches: Sequence[Branch], segmenter: Path | None = None) -> None:
+    print(f"exporting {path.name}: {len(branches)} labels", flush=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        trunk.save(Path(folder) / "trunk.safetensors")
+        checkpoints = [Path(folder) / f"{branch.label}.safetensors" for branch in branches]
+        for branch, checkpoint in zip(branches, checkpoints, strict=True):
+            branch.save(checkpoint)
+        export_plan(path, trunk=Path(folder) / "trunk.safetensors", branches=checkpoints, segmenter=segmenter)
 
 
 def reference(trunk: Trunk, width: float) -> list[Branch]:
