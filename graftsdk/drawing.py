@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from graftsdk.errors import InputError, ShapeError
+from graftsdk.errors import InputError
+from graftsdk.overlay import draw_mask
 from graftsdk.tags import Color, Pixels, Rect, Tag, draw_tags
 
 if TYPE_CHECKING:
     from graftsdk.prediction import Person, Prediction
 
-__all__ = ["draw", "encode"]
+__all__ = ["Look", "draw", "encode"]
 
-MASK_ALPHA = 0.38
 # Far apart in hue and alike in lightness, so that one text colour and one mask alpha suit all (seen on photographs).
 PALETTE: tuple[Color, ...] = (
     (242, 140, 56),
@@ -39,39 +41,48 @@ PALETTE: tuple[Color, ...] = (
 )
 
 
-def draw(
-    prediction: Prediction,
-    *,
-    labels: Sequence[str] | None = None,
-    masks: bool = True,
-    boxes: bool = True,
-    tags: bool = True,
-    font_size: int | None = None,
-) -> Pixels:
-    """A copy of the prediction's image with its persons drawn on it, uint8[H, W, 3], BGR. See `Prediction.plot`.
+@dataclass(frozen=True)
+class Look:
+    """What is drawn. See `Prediction.plot`."""
+
+    labels: Sequence[str] | None = None
+    masks: bool = True
+    boxes: bool = True
+    tags: bool = True
+    font_size: int | None = None
+    side: int | None = None
+
+
+def draw(prediction: Prediction, look: Look) -> Pixels:
+    """A copy of the prediction's image with its persons drawn on it, uint8[h, w, 3], BGR.
 
     Raises:
-        InputError: a label that the prediction has not, or a font size below 1.
+        InputError: a label that the prediction has not, or a font size or side below 1.
         ShapeError: a mask of another size than the image.
     """
-    for label in labels or ():
+    for label in look.labels or ():
         if label not in prediction.labels:
             raise InputError(f"expected labels of {list(prediction.labels)}, found {label!r}")
-    if font_size is not None and font_size < 1:
-        raise InputError(f"expected a font size of 1 pixel or more, found {font_size}")
-    picture: Pixels = prediction.image.copy()
+    for what, value in (("font size", look.font_size), ("side", look.side)):
+        if value is not None and value < 1:
+            raise InputError(f"expected a {what} of 1 pixel or more, found {value}")
+    picture = _fitted(prediction.image, look.side)
+    sx, sy = picture.shape[1] / prediction.size[1], picture.shape[0] / prediction.size[0]
     # Far persons first, near ones over them; tags are placed the other way round, near persons choose first.
-    order = sorted(prediction.persons, key=lambda person: (_area(person), -person.index))
+    order = sorted(prediction.persons, key=lambda person: (_area(person.box), -person.index))
+    boxes = [_rect(person.box * (sx, sy, sx, sy), picture) for person in order]
+    colors = [color_of(person.index) for person in order]
     thick = max(1, round(_scale(picture) / 450))
-    for person in order:
-        if masks:
-            _draw_mask(picture, person, thick)
-    for person in order:
-        if boxes:
-            _draw_box(picture, person, thick)
-    if tags:
-        told = [_tag(person, labels, picture) for person in order[::-1]]
-        draw_tags(picture, told, font_size or _font_size(picture, len(told)))
+    if look.masks:
+        for person, color in zip(order, colors, strict=True):
+            draw_mask(picture, person, prediction.size, color, thick)
+    if look.boxes:
+        for (x0, y0, x1, y1), color in zip(boxes, colors, strict=True):
+            cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), color, thick)
+    if look.tags:
+        alone = len(order) == 1
+        told = [_tag(person, look.labels, box, alone) for person, box in zip(order, boxes, strict=True)]
+        draw_tags(picture, told[::-1], look.font_size or _font_size(picture, len(told)))
     return picture
 
 
@@ -107,52 +118,38 @@ def _scale(picture: Pixels) -> float:
 
 
 def _font_size(picture: Pixels, persons: int) -> int:
-    crowd = 1.0 if persons <= 8 else max(0.7, 1.0 - 0.012 * (persons - 8))
-    return max(9, round(_scale(picture) * 0.018 * crowd))
+    crowd = min(1.0, math.sqrt(8.0 / max(persons, 1)))  # as the room that each has
+    return max(9, round(_scale(picture) * max(0.0155 * crowd, 0.008)))
 
 
-def _rect(person: Person, picture: Pixels) -> Rect:
-    """The person's box in whole pixels, inside the picture and at least one pixel wide and high."""
+def _fitted(image: Pixels, side: int | None) -> Pixels:
+    """A copy of the image whose longer side is `side`."""
+    height, width = image.shape[:2]
+    if side is None or side == max(height, width) or not image.size:
+        return image.copy()
+    scale = side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    method = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
+
+
+def _rect(box: npt.NDArray[np.float32], picture: Pixels) -> Rect:
+    """The box in whole pixels, inside the picture and at least one pixel wide and high."""
     height, width = picture.shape[:2]
-    x1, y1, x2, y2 = (float(value) for value in person.box)
-    left, top = int(min(max(math.floor(x1), 0), width - 1)), int(min(max(math.floor(y1), 0), height - 1))
-    right, bottom = int(min(max(math.ceil(x2), left + 1), width)), int(min(max(math.ceil(y2), top + 1), height))
+    x0, y0, x1, y1 = (float(value) for value in box)
+    left, top = int(min(max(math.floor(x0), 0), width - 1)), int(min(max(math.floor(y0), 0), height - 1))
+    right, bottom = int(min(max(math.ceil(x1), left + 1), width)), int(min(max(math.ceil(y1), top + 1), height))
     return left, top, right, bottom
 
 
-def _area(person: Person) -> float:
-    x1, y1, x2, y2 = (float(value) for value in person.box)
-    return float(max(x2 - x1, 0.0) * max(y2 - y1, 0.0))
+def _area(box: npt.NDArray[np.float32]) -> float:
+    x0, y0, x1, y1 = (float(value) for value in box)
+    return max(x1 - x0, 0.0) * max(y1 - y0, 0.0)
 
 
-def _draw_mask(picture: Pixels, person: Person, thick: int) -> None:
-    mask = person.mask
-    if mask is None:
-        return
-    if mask.shape != picture.shape[:2]:
-        raise ShapeError(f"person {person.index}: expected a mask {picture.shape[:2]}, found {mask.shape}")
-    x, y, wide, high = cv2.boundingRect(mask.view(np.uint8))
-    if not wide:
-        return
-    inside = np.ascontiguousarray(mask[y : y + high, x : x + wide])
-    view = picture[y : y + high, x : x + wide]
-    color = color_of(person.index)
-    tinted = cv2.addWeighted(view, 1.0 - MASK_ALPHA, np.full_like(view, color), MASK_ALPHA, 0.0)
-    view[inside] = tinted[inside]
-    contours, _ = cv2.findContours(inside.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    canvas = np.ascontiguousarray(view)
-    cv2.drawContours(canvas, contours, -1, color, thick, cv2.LINE_AA)
-    view[...] = canvas
-
-
-def _draw_box(picture: Pixels, person: Person, thick: int) -> None:
-    x1, y1, x2, y2 = _rect(person, picture)
-    cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), color_of(person.index), thick)
-
-
-def _tag(person: Person, labels: Sequence[str] | None, picture: Pixels) -> Tag:
-    number = str(person.index)
-    title = number if person.score is None else f"{number}  {person.score:.2f}"
-    told = [attribute.finding() for attribute in person if labels is None or attribute.label in labels]
-    findings = tuple(": ".join(filter(None, finding)) for finding in told if finding is not None)
-    return Tag(number, title, findings, _rect(person, picture), color_of(person.index))
+def _tag(person: Person, labels: Sequence[str] | None, box: Rect, alone: bool) -> Tag:
+    number = "" if alone and person.score is None else str(person.index)  # nobody to tell it from
+    title = number if person.score is None else f"{number}   {person.score:.2f}"
+    told = (attribute.finding() for attribute in person if labels is None or attribute.label in labels)
+    findings = tuple(finding for finding in told if finding is not None)
+    return Tag(number, title, findings, box, color_of(person.index))

@@ -87,12 +87,19 @@ class Person:
     @property
     def mask(self) -> npt.NDArray[np.bool_] | None:
         """bool[H, W] over the whole image, made anew each time it is asked for; None where there is none."""
+        mask = self._frame()
+        if mask is None:
+            return None
+        return mask.copy() if mask.dtype == np.bool_ else mask > 0.5
+
+    def _frame(self) -> Array | None:
+        """The mask as it was given or made, [H, W]: bool, or another dtype in which > 0.5 counts; not a copy."""
         if self._mask is None:
             return None
         mask = np.asarray(self._mask() if callable(self._mask) else self._mask)
         if mask.ndim != 2:
             raise ShapeError(f"person {self.index}: expected a mask [H, W], found shape {mask.shape}")
-        return mask.copy() if mask.dtype == np.bool_ else mask > 0.5
+        return mask
 
     def __getitem__(self, label: str) -> Attribute:
         """The attribute. Raises InputError where there is none of that label."""
@@ -231,22 +238,26 @@ class Prediction:
         boxes: bool = True,
         tags: bool = True,
         font_size: int | None = None,
+        side: int | None = None,
     ) -> npt.NDArray[np.uint8]:
-        """A copy of the image with its persons drawn on it, uint8[H, W, 3], BGR.
+        """A copy of the image with its persons drawn on it, uint8[h, w, 3], BGR.
 
         Args:
             labels: tell these only; None tells all. An absent yes/no label is not told.
             masks: draw them, translucent and with an outline.
             boxes: draw them.
-            tags: write number, score and what is decided. Tags that find no free place become shorter.
-            font_size: in pixels; None fits it to the image and the number of persons.
+            tags: write number, score and what is decided. Tags that find no free place become shorter; in a crowd
+                those that would hide others are left out.
+            font_size: in pixels; None fits it to the picture and the number of persons.
+            side: pixels of the longer side of the picture, on which lines and letters are drawn as large as ever; a
+                small image gets room for its tags so. None leaves the image's size.
 
         Raises:
-            InputError: a label that the prediction has not, or a font size below 1.
+            InputError: a label that the prediction has not, or a font size or side below 1.
         """
-        from graftsdk.drawing import draw
+        from graftsdk.drawing import Look, draw
 
-        return draw(self, labels=labels, masks=masks, boxes=boxes, tags=tags, font_size=font_size)
+        return draw(self, Look(labels, masks, boxes, tags, font_size, side))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `plot()` to a picture file, whole or not at all; the suffix says which kind.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import cv2
 import numpy as np
 import pytest
 
 from graftsdk import tags
 from graftsdk.errors import GraftError, InputError, PlanPathError, ShapeError
+from graftsdk.lettering import Lettering
 from graftsdk.prediction import Attribute, Person, Prediction
+from graftsdk.preprocess import BoxMasks
 
 HOSTILE = [
     "",
@@ -36,6 +40,28 @@ def attributes(count: int = 18) -> dict[str, Attribute]:
     found = {"gender": Attribute("gender", ("female", "male"), {"female": 0.2, "male": 0.8})}
     for index in range(count - 1):
         found[f"label {index}"] = Attribute(f"label {index}", ("no", "yes"), {"no": 0.3, "yes": 0.7})
+    return found
+
+
+def overlap(one, other) -> int:
+    sides = [min(one[2 + axis], other[2 + axis]) - max(one[axis], other[axis]) for axis in (0, 1)]
+    return max(sides[0], 0) * max(sides[1], 0)
+
+
+@pytest.fixture
+def laid(monkeypatch) -> list[tuple[int, int, int, int]]:
+    """Where tags are laid, in that order."""
+    found: list[tuple[int, int, int, int]] = []
+    monkeypatch.setattr(tags, "_lay", lambda picture, tag, rect: found.append(rect))
+    return found
+
+
+@pytest.fixture
+def written(monkeypatch) -> list[str]:
+    """What tags say, text by text."""
+    found: list[str] = []
+    ink = Lettering.ink
+    monkeypatch.setattr(Lettering, "ink", lambda self, text: found.append(text.strip()) or ink(self, text))
     return found
 
 
@@ -105,27 +131,112 @@ def test_tags_stay_near_their_person_and_the_rest_is_untouched():
     assert not changed[850:].any()
 
 
-def test_tags_do_not_overlap_where_there_is_room(monkeypatch):
-    laid = []
-    monkeypatch.setattr(tags, "_lay", lambda picture, tag, rect: laid.append(rect))
+def test_tags_do_not_overlap_where_there_is_room(laid):
     persons = [Person(i, (60 + 300 * i, 300, 180 + 300 * i, 700), 0.5, attributes(6)) for i in range(6)]
     Prediction(tuple(persons), photograph(900, 1900)).plot()
     assert len(laid) == 6
     for place, (x1, y1, x2, y2) in enumerate(laid):
         assert 0 <= x1 < x2 <= 1900
         assert 0 <= y1 < y2 <= 900
-        assert not any(tags._overlap((x1, y1, x2, y2), other) for other in laid[:place])
+        assert not any(overlap((x1, y1, x2, y2), other) for other in laid[:place])
 
 
-def test_in_a_crowd_tags_shrink_and_hide_little_of_one_another(monkeypatch):
-    laid = []
-    monkeypatch.setattr(tags, "_lay", lambda picture, tag, rect: laid.append(rect))
-    crowd(1080, 1920, 50).plot()
+@pytest.mark.parametrize(("count", "most", "least"), [(50, 50, 45), (400, 400, 150)])
+def test_in_a_crowd_tags_shrink_and_hide_next_to_nothing_of_one_another(laid, count, most, least):
+    crowd(1080, 1920, count).plot(masks=False)
     area = sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in laid)
-    hidden = sum(tags._overlap(one, other) for place, one in enumerate(laid) for other in laid[:place])
-    assert len(laid) == 50
+    hidden = sum(overlap(one, other) for place, one in enumerate(laid) for other in laid[:place])
+    assert least <= len(laid) <= most  # those that would hide others are left out
     assert area < 0.35 * 1080 * 1920
-    assert hidden < 0.02 * area
+    assert hidden < 0.01 * area
+
+
+@pytest.mark.parametrize("room", [300, 900])
+def test_heads_stay_in_sight(laid, room):
+    persons = [Person(i, (40 + 200 * i, room - 280, 160 + 200 * i, room - 10), 0.9, attributes(5)) for i in range(4)]
+    Prediction(tuple(persons), photograph(room, 860)).plot()
+    heads = [(40 + 200 * i + 24, room - 280, 160 + 200 * i - 24, room - 280 + 54) for i in range(4)]
+    assert len(laid) == 4
+    assert sum(overlap(tag, head) for tag in laid for head in heads) < 0.05 * 4 * 72 * 54
+
+
+def test_a_tag_says_what_holds_and_no_more(written):
+    found = Prediction((Person(3, (300, 200, 420, 500), 0.874, attributes(3)),), photograph(600, 900))
+    found.plot()
+    assert [text for text in written if text != "·"] == ["3   0.87", "gender", "male", "label 0", "label 1"]
+
+
+@pytest.mark.parametrize(("score", "title"), [(None, []), (0.9, ["0   0.90"])])
+def test_a_lone_person_without_a_score_has_no_title(written, score, title):
+    Prediction((Person(0, (0, 0, 300, 500), score, attributes(1)),), photograph(500, 300)).plot()
+    assert written == [*title, "gender", "male"]
+
+
+def test_more_room_tells_more(written):
+    small = Prediction((Person(0, (0, 0, 64, 128), None, attributes(18)),), photograph(128, 64))
+    told = {}
+    for side in (128, 512, 1024):
+        written.clear()
+        assert small.plot(side=side).shape == (side, side // 2, 3)
+        told[side] = len([text for text in written if text.startswith("label")])
+    assert told[128] < told[512] <= told[1024] == 17
+
+
+@pytest.mark.parametrize("font", ["OpenCV 5", "Pillow"])
+@pytest.mark.parametrize("size", [1, 9, 12, 13, 14, 40])
+def test_letters(monkeypatch, font, size):
+    if font == "Pillow":
+        monkeypatch.delattr(cv2, "FontFace", raising=False)
+    elif not hasattr(cv2, "FontFace"):
+        pytest.skip("OpenCV 4 has no fonts")
+    letters = Lettering(size)
+    assert letters.width("") == 0
+    assert letters.width("gender") <= letters.width("gender ") <= letters.width("gender male")
+    for text in (*HOSTILE[5:], "gender"):
+        ink = letters.ink(text)
+        assert ink.dtype == np.uint8
+        assert ink.shape == (letters.line, max(letters.width(text), 1))
+        np.testing.assert_array_equal(ink, letters.ink(text))
+    if size >= 9:
+        assert 0 < letters.width("gender") < letters.width("gender ") < letters.width("gender male")
+        rows = np.flatnonzero(letters.ink("H").any(axis=1))
+        assert abs(rows[0] + rows[-1] + 1 - letters.line) <= 2 + size / 20  # capitals stand in the middle
+        assert letters.ink("gender").max() > 150
+
+
+def test_other_scripts_are_letters_not_boxes():
+    if not hasattr(cv2, "FontFace"):
+        pytest.skip("Pillow's own font, in place of OpenCV 5's, has Latin letters only")
+    letters = Lettering(20)
+    texts = ("女", "男", "ж", "ф", "λ", "φ", "한", "국", "ع", "م")
+    assert len({letters.ink(text).tobytes() for text in texts}) == len(texts)
+
+
+@pytest.mark.parametrize("side", [30, 120, 240, 500])
+@pytest.mark.parametrize("kind", ["bool", "float", "BoxMasks"])
+def test_masks_at_any_scale_lie_where_they_belong(kind, side):
+    shape = cv2.ellipse(np.zeros((60, 40), np.uint8), (20, 30), (15, 25), 0, 0, 360, 1, -1)
+    masks = BoxMasks([shape], np.array([[40, 30, 80, 90]], np.float32))
+    whole = masks.mask_at(0, 120, 160)
+    mask = {"bool": whole, "float": whole.astype(np.float32), "BoxMasks": partial(masks.mask_at, 0, 120, 160)}[kind]
+    found = Prediction((Person(0, (40, 30, 80, 90), 0.9, {}, mask),), np.full((120, 160, 3), 90, np.uint8))
+    picture = found.plot(boxes=False, tags=False, side=side)
+    height = round(120 * side / 160)
+    assert picture.shape == (height, side, 3)
+    drawn = (picture != 90).any(axis=2).astype(np.uint8)
+    expected = cv2.resize(whole.view(np.uint8), (side, height), interpolation=cv2.INTER_LINEAR)
+    reach = np.ones((5, 5), np.uint8)
+    assert not drawn[cv2.dilate(expected, reach) == 0].any()
+    assert drawn[cv2.erode(expected, reach) == 1].all()
+    assert drawn.any()
+
+
+def test_a_segmenters_mask_is_never_made_for_the_whole_frame(monkeypatch):
+    masks = BoxMasks([np.ones((4, 4), bool)], np.array([[10, 10, 30, 30]], np.float32))
+    found = Prediction((Person(0, (10, 10, 30, 30), 0.9, {}, partial(masks.mask_at, 0, 50, 60)),), photograph(50, 60))
+    monkeypatch.setattr(BoxMasks, "values", None)  # what mask_at samples with
+    drawn = (found.plot(boxes=False, tags=False) != found.image).any(axis=2)
+    assert drawn[12:28, 12:28].mean() > 0.95
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -157,6 +268,8 @@ def test_refusals():
         odd.plot()
     with pytest.raises(InputError, match="font size"):
         odd.plot(masks=False, font_size=0)
+    with pytest.raises(InputError, match="a side of 1 pixel or more, found 0"):
+        odd.plot(masks=False, side=0)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".png", ".webp", ".bmp"])
