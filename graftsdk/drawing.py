@@ -17,12 +17,13 @@ import numpy.typing as npt
 
 from graftsdk.errors import InputError
 from graftsdk.overlay import draw_mask
+from graftsdk.pictures import encode
 from graftsdk.tags import Color, Pixels, Rect, Tag, draw_tags
 
 if TYPE_CHECKING:
     from graftsdk.prediction import Person, Prediction
 
-__all__ = ["Look", "draw", "encode"]
+__all__ = ["Look", "color_of", "draw", "encode"]
 
 # Far apart in hue and alike in lightness, so that one text colour and one mask alpha suit all (seen on photographs).
 PALETTE: tuple[Color, ...] = (
@@ -84,23 +85,6 @@ def draw(prediction: Prediction, look: Look) -> Pixels:
         told = [_tag(person, look.labels, box, alone) for person, box in zip(order, boxes, strict=True)]
         draw_tags(picture, told[::-1], look.font_size or _font_size(picture, len(told)))
     return picture
-
-
-def encode(picture: Pixels, suffix: str) -> bytes:
-    """The picture, uint8[H, W, 3], BGR, as the bytes of a file with this suffix.
-
-    Raises:
-        InputError: the kind of file cannot hold it (WebP ends at 16383 pixels a side, JPEG at 65500).
-    """
-    qualities = {".jpg": cv2.IMWRITE_JPEG_QUALITY, ".jpeg": cv2.IMWRITE_JPEG_QUALITY, ".webp": cv2.IMWRITE_WEBP_QUALITY}
-    options = [qualities[suffix], 95] if suffix in qualities else []
-    try:
-        done, content = cv2.imencode(suffix, picture, options)
-    except cv2.error as error:
-        raise InputError(f"{picture.shape[1]}x{picture.shape[0]} pixels as {suffix}: {error}; save as .png") from error
-    if not done:
-        raise InputError(f"{picture.shape[1]}x{picture.shape[0]} pixels do not fit into {suffix}; save as .png")
-    return content.tobytes()
 
 
 def color_of(index: int) -> Color:

@@ -54,6 +54,32 @@ class Lettering:
         ImageDraw.Draw(picture).text((0, round(base)), text, fill=255, font=self._font, anchor="ls")
         return np.asarray(picture)
 
+    def shortened(self, text: str, room: int) -> str:
+        """The text, or its two ends around an ellipsis where it is wider than `room` pixels."""
+        if self.width(text) <= room:
+            return text
+        text = text[:200] + text[-200:]  # hostile lengths are not measured letter by letter
+        low, high = 0, len(text) // 2
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = self.width(f"{text[:middle]}…{text[-middle:]}") <= room
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return f"{text[:low]}…{text[-low:]}" if low else "…"
+
+    def wrapped(self, text: str, room: int, most: int) -> list[str]:
+        """The words of the text in at most `most` lines of at most `room` pixels."""
+        lines: list[str] = []
+        for word in text[:2000].split():
+            longer = f"{lines[-1]} {word}" if lines else word
+            if lines and self.width(longer) <= room:
+                lines[-1] = longer
+            elif len(lines) < most:
+                lines.append(self.shortened(word, room))
+            else:
+                lines[-1] = self.shortened(f"{lines[-1]} …", room)
+                break
+        return lines
+
     def _measured(self, text: str) -> float:
         if self._font is not None:
             return self._font.getlength(text)

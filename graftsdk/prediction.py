@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,15 @@ import numpy.typing as npt
 from graftsdk import tables
 from graftsdk.attribute import DEFAULT_THRESHOLD, Attribute, decisions, reported_labels, shortest
 from graftsdk.errors import InputError, ShapeError
+from graftsdk.pictures import PICTURES, check_suffix, write_picture
 from graftsdk.text import counted, listed, one_line
+
+if TYPE_CHECKING:
+    import pandas
+    import supervision
 
 __all__ = ["DEFAULT_THRESHOLD", "PICTURES", "Attribute", "Person", "Prediction", "decisions", "reported_labels"]
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # what `Prediction.save` writes
 _SUMMARY_PERSONS = 8  # more of them and a summary is no longer read
 
 Array = npt.NDArray[Any]
@@ -226,9 +230,42 @@ class Prediction:
 
         source, frame, timestamp, person (its index), x0, y0, x1, y1 (pixels of the image, half-open), score (the
         segmenter's), then of each label what was decided, as in "gender": "male", and "gender.score": its `score`.
-        A label whose column is taken ("score", "frame") has an underscore at its end.
+        A label whose column is taken ("score", "frame", "class_name") has an underscore at its end.
         """
         return tables.rows(self)
+
+    def to_pandas(self, classes: bool = False) -> pandas.DataFrame:
+        """A data frame with one row a person and the columns of `to_rows`; that of nobody has them too.
+
+        The columns of all predictions of the same labels have the same kinds, so that `pandas.concat` takes them
+        together: string for names, Int64 for frame, int64 for person, float64 for timestamp and float32 otherwise.
+        What is not known is missing (`isna`).
+
+        Args:
+            classes: with the probability of every class of the labels with three or more, as in "age.adult". Which
+                there are is known from the persons: nobody has none.
+
+        Raises:
+            MissingDependency: pandas is absent; pip install "graftsdk[results]".
+        """
+        return tables.to_pandas(self, classes)
+
+    def to_supervision(self, masks: bool = True) -> supervision.Detections:
+        """`supervision.Detections` of the persons, for its annotators, trackers, zones and sinks.
+
+        xyxy float32[N, 4]; mask bool[N, H, W], or None where a person has none; confidence float32[N], or None where
+        a person has none; class_id 0. `data`: "class_name" ("person"), and of each label an array of what was decided
+        and one of scores, named as the columns of `to_rows` ("gender", "gender.score"); "" and NaN where a person
+        lacks the label. To write attributes beside persons:
+        `supervision.LabelAnnotator().annotate(image, found, labels=[str(person) for person in prediction])`.
+
+        Args:
+            masks: with masks, which take N * H * W bytes.
+
+        Raises:
+            MissingDependency: supervision is absent; pip install "graftsdk[results]".
+        """
+        return tables.to_supervision(self, masks)
 
     def plot(
         self,
@@ -263,19 +300,17 @@ class Prediction:
         """Write `plot()` to a picture file, whole or not at all; the suffix says which kind.
 
         Raises:
-            InputError: a suffix other than .jpg, .jpeg, .png, .webp, .bmp, or an image that the kind cannot hold.
+            InputError: a suffix other than .jpg, .jpeg, .png, .webp, .bmp, or a picture that the kind cannot hold.
             PlanPathError: a path that must not be written.
         """
-        target = Path(path)
-        suffix = target.suffix.lower()
-        if suffix not in PICTURES:
-            raise InputError(f"{target}: expected a suffix of {', '.join(PICTURES)}, found {suffix!r}")
-        from graftsdk.drawing import encode
-        from graftsdk.files import atomic_write
+        target = check_suffix(path)  # before anything is drawn
+        write_picture(target, self.plot())
 
-        content = encode(self.plot(), suffix)
-        with atomic_write(target) as file:
-            file.write(content)
+    def _repr_html_(self) -> str:
+        """What a notebook shows by itself: a picture of bounded size and a table of the persons."""
+        from graftsdk.notebook import html
+
+        return html(self)
 
     def __repr__(self) -> str:
         height, width = self.size

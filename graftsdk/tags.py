@@ -251,7 +251,8 @@ def _rounded(wide: int, high: int, radius: int) -> npt.NDArray[np.float32]:
     across = np.maximum(np.abs(np.arange(wide) + 0.5 - wide / 2) - (wide / 2 - radius), 0.0)
     down = np.maximum(np.abs(np.arange(high) + 0.5 - high / 2) - (high / 2 - radius), 0.0)
     far = np.hypot(across[None], down[:, None])
-    return np.clip(radius + 0.5 - far, 0.0, 1.0).astype(np.float32)
+    shape: npt.NDArray[np.float32] = np.clip(radius + 0.5 - far, 0.0, 1.0).astype(np.float32)
+    return shape
 
 
 def _reads_dark(color: Color) -> bool:
