@@ -26,8 +26,9 @@ BETWEEN: Run = (" · ", DIM)
 MAX_LETTERS = 40  # of a question and of an answer; hostile or long-winded names must not fill the picture
 TAG_SHARE = 0.3  # of the picture, for all tags together
 # What a tag hides, in letters' squares, weighed: another tag's words are lost, a head is what one looks for, and a body
-# may be hidden in part. Chosen on photographs of 1 to 80 persons.
-TAGS, HEADS, BODIES, OWN = 8.0, 1.0, 0.1, 0.015
+# may be hidden in part, the person's own too, but not most of it. Chosen on photographs of 1 to 80 persons.
+TAGS, HEADS, BODIES = 8.0, 1.0, 0.1
+WHOLE = 4.0  # for a body that is hidden wholly, its share for one in part
 FREE = 4.0  # a place that hides less is taken
 LOST = 8.0  # the shortest tag that hides more than this, a letter of another, is left out
 
@@ -174,6 +175,7 @@ class _Ground:
         self, size: tuple[int, int], boxes: npt.NDArray[np.int64], heads: npt.NDArray[np.int64], letter: int
     ) -> None:
         self.size, self.boxes, self.heads, self.letter = size, boxes, heads, letter
+        self.areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         self.taken: list[Rect] = []
 
     def best_place(self, extent: tuple[int, int], person: int) -> tuple[float, Rect]:
@@ -208,10 +210,12 @@ class _Ground:
         rects = np.concatenate([corners, corners + (wide, high)], axis=1)
         around = np.concatenate([corners.min(axis=0), corners.max(axis=0) + (wide, high)])[None]
         near = np.flatnonzero(_overlaps(around, self.boxes)[0])  # few of a crowd
-        bodies = _overlaps(rects, self.boxes[near]) @ np.where(near == person, OWN, BODIES)
+        bodies = _overlaps(rects, self.boxes[near])
+        share = (bodies / self.areas[near]).sum(axis=1)
+        others = bodies[:, near != person].sum(axis=1)
         heads = _overlaps(rects, self.heads[near]).sum(axis=1)
         tags = _overlaps(rects, np.array(self.taken, np.int64).reshape(-1, 4)).sum(axis=1)
-        hidden = (TAGS * tags + HEADS * heads + bodies) / self.letter**2
+        hidden = (TAGS * tags + HEADS * heads + BODIES * others) / self.letter**2 + WHOLE * share
         distance = np.abs(corners - asked).sum(axis=1) / self.letter
         best = int(np.argmin(hidden + distance + 0.1 * np.arange(len(asked))))
         left, top, right, bottom = (int(value) for value in rects[best])
