@@ -1,0 +1,106 @@
+"""From one thread that reads frames to one that uses them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from graftsdk.preprocess.frame import Frame
+
+__all__ = ["Handover"]
+
+_TURN = 0.1  # seconds
+
+
+class Handover:
+    """A bounded queue that knows of an end, of an error, and of frames that nobody wants any more.
+
+    The consumer waits in short turns. What a signal's handler raises (Ctrl-C) leaves a wait, but a signal that comes
+    just before one begins is seen only after it.
+
+    Args:
+        newest: a frame that waits is replaced by the next one; else the reader waits until there is room.
+
+    Attributes:
+        room: how many frames may wait. dropped: how many were replaced.
+    """
+
+    def __init__(self, newest: bool) -> None:
+        self.room = 1
+        self.dropped = 0
+        self._newest = newest
+        self._waiting: deque[Frame] = deque()
+        self._changed = threading.Condition()  # reentrant: a finalizer may run where it is held
+        self._opened = False
+        self._finished = False
+        self._stopped = False
+        self._error: BaseException | None = None
+
+    # --- the reader's side
+
+    @property
+    def stopped(self) -> bool:
+        """Nobody wants more."""
+        return self._stopped
+
+    def open(self) -> None:
+        """Say that the source could be opened."""
+        with self._changed:
+            self._opened = True
+            self._changed.notify_all()
+
+    def put(self, frame: Frame) -> None:
+        """Hand a frame over, after waiting for room or in place of one that waits."""
+        with self._changed:
+            if not self._newest:
+                self._changed.wait_for(lambda: self._stopped or len(self._waiting) < self.room)
+            elif self._waiting:
+                self._waiting.clear()
+                self.dropped += 1
+            if not self._stopped:
+                self._waiting.append(frame)
+                self._changed.notify_all()
+
+    def pause(self, seconds: float) -> None:
+        """Wait so long, or until nobody wants more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped, max(seconds, 0.0))
+
+    def finish(self, error: BaseException | None) -> None:
+        """Say that no frame comes any more; `error` reaches the consumer after the frames that wait."""
+        with self._changed:
+            self._finished, self._error = True, error
+            self._changed.notify_all()
+
+    # --- the consumer's side
+
+    def wait_open(self) -> None:
+        """Wait until the source is open. Raises what kept the reader from it."""
+        with self._changed:
+            while not (self._opened or self._finished):
+                self._changed.wait(_TURN)
+            if not self._opened:
+                self._raise()
+
+    def get(self) -> Frame | None:
+        """The next frame; None at the end. Raises what ended the reader, once."""
+        with self._changed:
+            while not (self._waiting or self._finished or self._stopped):
+                self._changed.wait(_TURN)
+            if self._waiting:
+                self._changed.notify_all()
+                return self._waiting.popleft()
+            self._raise()
+            return None
+
+    def stop(self) -> None:
+        """Say that nobody wants more; what waits is forgotten."""
+        with self._changed:
+            self._stopped, self._error = True, None
+            self._waiting.clear()
+            self._changed.notify_all()
+
+    def _raise(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error

@@ -1,0 +1,86 @@
+"""`Stream`: predictions, one frame after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from graftsdk.errors import GraftError, InputError, NonFiniteOutput
+from graftsdk.prediction import Prediction
+from graftsdk.preprocess.frames import Frame, Frames
+
+__all__ = ["Stream"]
+
+
+class Stream(Iterator[Prediction]):
+    """The predictions of a source's frames, in order, each with `frame` (its index), `timestamp` and `source`.
+
+    For one thread; several streams may share a predictor. Memory does not grow with the number of frames. The end, an
+    error, Ctrl-C, `close()` and garbage collection end the reading threads and close files and cameras.
+
+    What happens where a frame cannot be used: of a folder or a list, that image alone is left out, with a warning and
+    an entry in `failures`. In a video it is an error, which ends the stream.
+
+    Args:
+        frames: what is read; the stream closes it.
+        predict: the prediction of one frame.
+
+    Attributes:
+        lag_ms: of a live source, the age of the newest prediction's frame when it was handed out; else 0.
+    """
+
+    lag_ms: float
+
+    def __init__(self, frames: Frames, predict: Callable[[Frame], Prediction]) -> None:
+        self._frames = frames
+        self._predict = predict
+        self.lag_ms = 0.0
+
+    @property
+    def live(self) -> bool:
+        """The newest frame is given; else every frame."""
+        return self._frames.live
+
+    @property
+    def dropped(self) -> int:
+        """How many frames of a live source were read and replaced by a newer one before they could be used."""
+        return self._frames.dropped
+
+    @property
+    def failures(self) -> dict[str, GraftError]:
+        """Source (or "image 3", its place in the list) -> error, of images that were left out."""
+        return self._frames.failures
+
+    def __next__(self) -> Prediction:
+        try:
+            while True:
+                frame = next(self._frames)
+                try:
+                    prediction = self._predict(frame)
+                except (InputError, NonFiniteOutput) as error:
+                    if not self._frames.separate:
+                        raise
+                    self._frames.leave_out(frame.index, frame.source, error)
+                    continue
+                if prediction.frame is None:
+                    prediction = replace(
+                        prediction, frame=frame.index, timestamp=frame.timestamp, source=frame.source
+                    )  # fmt: skip
+                if self.live:
+                    self.lag_ms = 1e3 * (time.monotonic() - frame.read_at)
+                return prediction
+        except BaseException:  # the end and Ctrl-C too
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End reading; no prediction comes any more. May be called again."""
+        self._frames.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
