@@ -10,12 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graftsdk.attribute import Attribute
+    from graftsdk.contact_sheet import contact_sheet, save_contact_sheet
     from graftsdk.engines import share_threads
     from graftsdk.errors import GraftError
     from graftsdk.prediction import Person, Prediction
     from graftsdk.predictor import Predictor
+    from graftsdk.stream import Stream
 
-__all__ = ["Attribute", "GraftError", "Person", "Prediction", "Predictor", "__version__", "share_threads"]
+__all__ = [
+    "Attribute",
+    "GraftError",
+    "Person",
+    "Prediction",
+    "Predictor",
+    "Stream",
+    "__version__",
+    "contact_sheet",
+    "save_contact_sheet",
+    "share_threads",
+]
 
 __version__ = "0.1.0"
 
@@ -25,6 +38,9 @@ _HOMES = {
     "Person": "graftsdk.prediction",
     "Prediction": "graftsdk.prediction",
     "Predictor": "graftsdk.predictor",
+    "Stream": "graftsdk.stream",
+    "contact_sheet": "graftsdk.contact_sheet",
+    "save_contact_sheet": "graftsdk.contact_sheet",
     "share_threads": "graftsdk.engines",
 }
 

@@ -25,9 +25,11 @@ from graftsdk.preprocess import BoxMasks, list_images
 from graftsdk.preprocess.ahead import Decoded, decode_ahead, decode_timed
 from graftsdk.preprocess.crop import check_persons
 from graftsdk.preprocess.decode import check_decoding
+from graftsdk.preprocess.frames import Frame, open_frames
 from graftsdk.scene import CropBatch, Scene
 from graftsdk.scores import Thresholds, check_fraction, check_scores, copy_thresholds, resolve_thresholds
 from graftsdk.segment import MAX_PERSONS, Adapter, Instances, open_adapter
+from graftsdk.stream import Stream
 
 __all__ = ["Predictor"]
 
@@ -195,6 +197,41 @@ class Predictor:
         with closing(decode_ahead(image, color, reduce)) as decoded:
             fail = _raise_named if errors == "raise" else _keep
             return self._predict(decoded, masks or [None] * count, boxes or [None] * count, wanted, fail)
+
+    def stream(
+        self,
+        source: Any,
+        *,
+        stride: int = 1,
+        live: bool | None = None,
+        labels: Sequence[str] | None = None,
+        reduce: int = 1,
+    ) -> Stream:
+        """The predictions of a video, a folder, a camera or a network stream, one after another.
+
+        Memory stays constant; frames are decoded ahead in a thread. Each prediction has its `frame` and `timestamp`.
+        The stream has `dropped`, `lag_ms` and `failures`; it closes at its end, or with `close()` or a `with` block.
+
+        Args:
+            source: path of a video (every frame) or a folder of images; an iterable of images; a camera's number,
+                "/dev/video0" or an address such as "rtsp://..." (the newest frame; those it replaced are dropped).
+            stride: take every so manieth frame.
+            live: True for the newest frame, False for every one; None goes by the kind of source.
+            labels: the labels to return, in this order; None for all of the predictor's.
+            reduce: as for `predict`.
+
+        Raises:
+            InputError, DecodeError: the source cannot be opened; or, on the way, a video or camera cannot be read any
+                further. An image of a folder or list is left out then, and `failures` says why.
+            NonFiniteOutput, PlanCorrupt, EngineError: as `predict`.
+        """
+        wanted = self._wanted(labels)
+
+        def predict(frame: Frame) -> Prediction:
+            decoded = Decoded(frame.source, frame.image, frame.decode_ms)
+            return self._predict(iter([decoded]), [None], [None], wanted, _raise)[0]  # type: ignore[return-value]
+
+        return Stream(open_frames(source, stride=stride, live=live, reduce=reduce), predict)
 
     def run(
         self, crops: npt.NDArray[np.float32], labels: Sequence[str] | None = None
