@@ -81,7 +81,12 @@ def export_plan(
     parts: _Path | None = None,
     segmenter_licence: str | None = None,
     segmenter_author: str | None = None,
+    segmenter_family: str | None = None,
+    segmenter_size: tuple[int, int] | None = None,
     person_class: int | None = None,
+    score_threshold: float | None = None,
+    iou_threshold: float | None = None,
+    max_persons: int | None = None,
     progress: bool = False,
 ) -> ExportReport:
     """Write a plan of one trunk and its branches, each verified against torch first.
@@ -96,7 +101,11 @@ def export_plan(
         samples: a folder of person images, on which decisions are compared; a PNG's alpha is the person's mask.
         parts: a folder into which every part is written too, as `trunk.onnx` and `<label>.onnx`.
         segmenter_licence, segmenter_author: None takes them from the segmenter's metadata.
+        segmenter_family, segmenter_size: None takes them from its shapes; to be said where those leave them open:
+            a name out of `graftsdk.segment`, and (H, W), the sides of its input.
         person_class: of the segmenter; None finds it by its name.
+        score_threshold, iou_threshold, max_persons: of its decoding, 0..1 and 1..1000; None takes the family's own
+            (yolo: 0.25, 0.7) and 300.
         progress: a bar on stderr.
 
     Raises:
@@ -111,7 +120,17 @@ def export_plan(
     check_target(Path(path))
     model = None
     if segmenter is not None:
-        model = read_segmenter(segmenter, licence=segmenter_licence, author=segmenter_author, person_class=person_class)
+        model = read_segmenter(
+            segmenter,
+            licence=segmenter_licence,
+            author=segmenter_author,
+            person_class=person_class,
+            family=segmenter_family,
+            input_size=segmenter_size,
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            max_persons=max_persons,
+        )
     done = _export(trunk, branches, model, samples, parts, progress)
     with _undone_on_failure() as written:
         files = _write_parts(done, Path(parts), written) if parts is not None else ()

@@ -7,17 +7,22 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 
-from graftsdk.errors import InputError, ValidationFailed
+from graftsdk.errors import InputError, NonFiniteOutput, ShapeError, ValidationFailed
 from graftsdk.export.validate import open_part
 from graftsdk.plan import Part, PartInfo, Provenance, SegmenterInfo
 from graftsdk.plan.onnx_part import read_segmenter_part
 from graftsdk.plan.strict_json import MAX_TEXT_BYTES
-from graftsdk.segment import recognise
+from graftsdk.scores import check_fraction
+from graftsdk.segment import MAX_PERSONS, open_adapter, recognise
 
 __all__ = ["SegmenterSource", "check_segmenter", "read_segmenter"]
+
+MAX_CLASS = 65535  # what a manifest takes
 
 
 @dataclass(frozen=True)
@@ -40,20 +45,41 @@ def read_segmenter(
     licence: str | None = None,
     author: str | None = None,
     person_class: int | None = None,
+    family: str | None = None,
+    input_size: tuple[int, int] | None = None,
+    score_threshold: float | None = None,
+    iou_threshold: float | None = None,
+    max_persons: int | None = None,
 ) -> SegmenterSource:
     """Any ONNX file that an adapter knows by its outputs.
 
     Args:
         licence, author: None takes what the file's metadata says (`license` or `licence`, `author`), else "".
         person_class: the index of the class "person"; None finds it in the metadata's `names`, else 0.
+        family, input_size: as `graftsdk.segment.recognise`; None leaves them to the shapes.
+        score_threshold, iou_threshold: 0..1, of the decoding; None takes the family's own.
+        max_persons: 1..1000, the most in one image; None takes 300.
 
     Raises:
-        InputError: no adapter knows it, or its classes have no person.
+        InputError: no adapter knows it, its shapes leave something open, its classes have no person, or an argument
+            is out of range.
         PlanPathError, PlanCorrupt: the file cannot be read.
     """
     part, inputs, outputs, metadata = read_segmenter_part(path)
-    fields = recognise(inputs, outputs)
-    fields["person_class"] = _person(metadata, str(path)) if person_class is None else person_class
+    try:
+        fields = recognise(inputs, outputs, family, _size(input_size))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    if person_class is None:
+        fields["person_class"] = _person(metadata, str(path))
+    else:
+        fields["person_class"] = _whole("person_class", person_class, 0, MAX_CLASS)
+    if score_threshold is not None:
+        fields["score_threshold"] = check_fraction("score_threshold", score_threshold)
+    if iou_threshold is not None:
+        fields["iou_threshold"] = check_fraction("iou_threshold", iou_threshold)
+    if max_persons is not None:
+        fields["max_persons"] = _whole("max_persons", max_persons, 1, MAX_PERSONS)
     stated = metadata.get("license") or metadata.get("licence") or ""
     provenance = Provenance(
         _plain(stated if licence is None else licence), _plain(metadata.get("author", "") if author is None else author)
@@ -62,17 +88,41 @@ def read_segmenter(
 
 
 def check_segmenter(source: SegmenterSource) -> None:
-    """Run it once, on grey.
+    """Run it once, on grey, and read what it gives.
 
     Raises:
         EngineBuildError: the runtime refuses it. ValidationFailed: it gives NaN.
+        InputError: its outputs are not what its family gives, or have no such class.
     """
-    height, width = source.info.input_size
+    info, where = source.info, source.where
+    adapter = open_adapter(info)
+    feed, geometry = adapter.prepare(np.full((*info.input_size, 3), 128, np.uint8))
     with open_part(source.part) as engine:
-        found = engine.run({source.info.input: np.full((1, 3, height, width), 0.5, np.float32)}, source.info.outputs)
-    for name, value in found.items():
-        if not np.isfinite(value).all():
-            raise ValidationFailed(f"{source.where}: expected finite outputs, found NaN or infinity in {name!r}")
+        found = engine.run({info.input: feed}, info.outputs)
+    try:
+        adapter.decode([found[name] for name in info.outputs], geometry)
+    except NonFiniteOutput as error:
+        raise ValidationFailed(f"{where}: expected finite outputs for a grey image; {error}") from error
+    except ShapeError as error:
+        raise InputError(
+            f"{where}: as family {info.family!r} with person class {info.person_class}: {error}; "
+            f"look at segmenter_family, segmenter_size and person_class"
+        ) from error
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise InputError(f"segmenter_size: expected (H, W), found {value!r:.80}")
+    height, width = (_whole("segmenter_size", side, 32, 8192) for side in value)
+    return height, width
+
+
+def _whole(what: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
+        raise InputError(f"{what}: expected an integer from {low} to {high}, found {value!r:.80}")
+    return int(value)
 
 
 def _person(metadata: Mapping[str, str], where: str) -> int:

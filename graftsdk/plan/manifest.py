@@ -32,6 +32,8 @@ WHEN = r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z"
 ACTIONS = ("add", "replace", "remove", "revert", "merge")
 ROLES = ("trunk", "branch", "segmenter")
 FAMILIES = ("yolo",)
+MAX_PERSONS = 1000  # in one image
+DEFAULT_PERSONS = 300  # where a plan does not say: what YOLO's own tools keep
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ class SegmenterInfo:
         part: name of its part. family: which adapter of graftsdk.segment reads it.
         input, input_size: the network's input and its (H, W). outputs: names, in the adapter's order.
         person_class: index of the class "person". score_threshold, iou_threshold: of the decoding.
+        max_persons: at most so many in one image, those with the highest scores; 300 where an older plan lacks it.
     """
 
     part: str
@@ -140,6 +143,7 @@ class SegmenterInfo:
     person_class: int = 0
     score_threshold: float = 0.25
     iou_threshold: float = 0.7
+    max_persons: int = DEFAULT_PERSONS
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -151,6 +155,7 @@ class SegmenterInfo:
             "person_class": self.person_class,
             "score_threshold": self.score_threshold,
             "iou_threshold": self.iou_threshold,
+            "max_persons": self.max_persons,
         }
 
     @classmethod
@@ -166,6 +171,7 @@ class SegmenterInfo:
             fields.integer("person_class", 0, 65535),
             fields.number("score_threshold", 0.0, 1.0),
             fields.number("iou_threshold", 0.0, 1.0),
+            fields.integer("max_persons", 1, MAX_PERSONS) if "max_persons" in value else DEFAULT_PERSONS,
         )
         fields.done()
         return found

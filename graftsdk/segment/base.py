@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from graftsdk.plan.manifest import MAX_PERSONS
 from graftsdk.preprocess.boxmasks import BoxMasks
 
 if TYPE_CHECKING:
     from graftsdk.plan.manifest import SegmenterInfo
 
 __all__ = ["MAX_PERSONS", "Adapter", "Instances"]
-
-MAX_PERSONS = 1000  # in one image; those with the highest scores stay
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +28,7 @@ class Instances:
         scores: float32[N], 0..1.
         masks: N BoxMasks that each cover at least one pixel of the image, or None where the network gives none.
             A mask's extent is its box: nothing of it lies outside.
-        truncated: True where more than MAX_PERSONS were found.
+        truncated: True where more were found than the segmenter's `max_persons`.
     """
 
     boxes: npt.NDArray[np.float32]
@@ -71,6 +70,6 @@ class Adapter(ABC):
             min_score: the least score, 0..1, in place of the segmenter's own.
 
         Raises:
-            NonFiniteOutput: a NaN or an infinite value among the outputs.
+            NonFiniteOutput: a NaN or an infinite value among the outputs, or in a mask made of them.
             ShapeError: outputs of other shapes than the segmenter announced.
         """

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 __all__ = ["suppress"]
 
+_PAIRS = 1 << 16  # that are compared at once: half a MB an array, which stays in a core's cache
+_LEAST = np.finfo(np.float64).smallest_subnormal  # in place of a union of 0
+
 
 def suppress(
-    boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], iou_threshold: float, limit: int
+    boxes: npt.NDArray[np.floating[Any]], scores: npt.NDArray[np.float32], iou_threshold: float, limit: int
 ) -> npt.NDArray[np.int64]:
     """int64[K], K <= limit: indices of the boxes that stay, by falling score, equal scores in their given order.
 
@@ -17,23 +22,55 @@ def suppress(
     float64. Two boxes without area have an IoU of 0.
 
     Args:
-        boxes: float32[N, 4], xyxy.
+        boxes: float32 or float64 [N, 4], xyxy.
         scores: float32[N].
         iou_threshold: 0..1.
         limit: the search ends when so many boxes stay.
     """
-    order = np.argsort(-scores, kind="stable")
-    x0, y0, x1, y1 = boxes[order].astype(np.float64).T
-    area = np.maximum(x1 - x0, 0.0) * np.maximum(y1 - y0, 0.0)
-    left = np.arange(len(order))  # candidates, as places in `order`
+    left = np.argsort(-scores, kind="stable")
+    exact = boxes.astype(np.float64)
     kept: list[int] = []
     while len(left) and len(kept) < limit:
-        best, left = left[0], left[1:]
-        kept.append(int(order[best]))
-        width = np.minimum(x1[best], x1[left]) - np.maximum(x0[best], x0[left])
-        height = np.minimum(y1[best], y1[left]) - np.maximum(y0[best], y0[left])
-        shared = np.maximum(width, 0.0) * np.maximum(height, 0.0)
-        union = area[best] + area[left] - shared
-        iou = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0.0)
-        left = left[iou <= iou_threshold]
+        # The best few are decided among themselves, then the rest is compared with those of them that stay.
+        few = max(1, min(64, _PAIRS // len(left)))
+        head, left = left[:few], left[few:]
+        stay = head[_undisputed(_overlap(exact[head], exact[head], iou_threshold))][: limit - len(kept)]
+        kept.extend(stay.tolist())
+        if len(kept) < limit:
+            left = left[~_overlap(exact[stay], exact[left], iou_threshold).any(axis=0)]
     return np.array(kept, dtype=np.int64)
+
+
+def _undisputed(over: npt.NDArray[np.bool_]) -> list[int]:
+    """Which of n boxes by falling score stay; `over[i, j]`: i and j overlap too much."""
+    rows = np.packbits(over, axis=1, bitorder="little")
+    stay, gone = [], 0  # a bit for each box
+    for place, row in enumerate(rows):
+        if not gone >> place & 1:
+            stay.append(place)
+            gone |= int.from_bytes(row.tobytes(), "little")
+    return stay
+
+
+def _overlap(
+    few: npt.NDArray[np.float64], many: npt.NDArray[np.float64], iou_threshold: float
+) -> npt.NDArray[np.bool_]:
+    """bool[n, m]: whether the IoU of few[i] and many[j] is greater than the threshold."""
+    x0, y0, x1, y1 = few.T[:, :, None]
+    u0, v0, u1, v1 = many.T[:, None, :]
+    shared = np.minimum(x1, u1)
+    shared -= np.maximum(x0, u0)
+    np.maximum(shared, 0.0, out=shared)
+    height = np.minimum(y1, v1)
+    height -= np.maximum(y0, v0)
+    shared *= np.maximum(height, 0.0, out=height)
+    area, areas = (
+        np.maximum(right - left, 0.0) * np.maximum(bottom - top, 0.0)
+        for left, top, right, bottom in ((x0, y0, x1, y1), (u0, v0, u1, v1))
+    )
+    union = np.add(area, areas, out=height)
+    union -= shared
+    np.maximum(union, _LEAST, out=union)
+    shared /= union
+    over: npt.NDArray[np.bool_] = shared > iou_threshold
+    return over

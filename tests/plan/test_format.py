@@ -76,6 +76,39 @@ def test_every_field_of_a_manifest_stands_in_format_md(tmp_path: Path) -> None:
     assert not missing
 
 
+def segmenter_fields(**changes: object) -> dict[str, object]:
+    return SegmenterInfo("0" * 16, "yolo", "images", (64, 64), ("a",), max_persons=20).to_dict() | changes
+
+
+def test_a_plan_from_before_the_limit_of_persons_has_300() -> None:
+    fields = segmenter_fields()
+    assert SegmenterInfo.from_dict(fields, "segmenter").max_persons == fields.pop("max_persons") == 20
+    found = SegmenterInfo.from_dict(fields, "segmenter")
+    assert found.max_persons == 300 and found.to_dict() == segmenter_fields(max_persons=300)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_persons": 0},
+        {"max_persons": 1001},
+        {"max_persons": None},
+        {"max_persons": True},
+        {"max_persons": 20.0},
+        {"max_person": 20},
+        {"family": "yolact"},
+        {"input_size": [64]},
+        {"person_class": -1},
+        {"score_threshold": 1.5},
+        {"iou_threshold": -0.1},
+        {"outputs": []},
+    ],
+)
+def test_a_segmenter_that_is_none(change: dict[str, object]) -> None:
+    with pytest.raises(PlanCorrupt, match=f"^segmenter.*{next(iter(change))}"):
+        SegmenterInfo.from_dict(segmenter_fields(**change), "segmenter")
+
+
 @pytest.mark.parametrize("seed", ["0", "1", "random"])
 def test_bytes_do_not_depend_on_the_hash_seed(tmp_path: Path, seed: str) -> None:
     code = "import sys; from pathlib import Path; import toys; toys.write(Path(sys.argv[1]))"

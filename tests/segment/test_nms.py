@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graftsdk.segment import nms
 from graftsdk.segment.nms import suppress
 
 
@@ -43,10 +44,21 @@ def test_it_equals_brute_force(candidates, threshold, limit):
     assert kept.tolist() == slow_suppress(boxes, scores, threshold, limit)
 
 
+@pytest.mark.parametrize("pairs", [1, 450, nms._PAIRS])  # one candidate at a time, three, 64
 @pytest.mark.parametrize("seed", range(3))
-def test_it_equals_brute_force_on_many(seed):
+def test_it_equals_brute_force_on_many(seed, pairs, monkeypatch):
+    monkeypatch.setattr(nms, "_PAIRS", pairs)
     rng = np.random.default_rng(seed)
     corner = rng.random((150, 2), np.float32) * 100
     boxes = np.concatenate([corner, corner + rng.random((150, 2), np.float32) * 60], axis=1)
     scores = rng.random(150, np.float32).round(1)
-    assert suppress(boxes, scores, 0.5, 150).tolist() == slow_suppress(boxes, scores, 0.5, 150)
+    for limit in (150, 40, 1):
+        assert suppress(boxes, scores, 0.5, limit).tolist() == slow_suppress(boxes, scores, 0.5, limit)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-160, 1.0, 3e38])
+def test_tiny_and_huge_boxes(scale):
+    boxes = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [5, 5, 6, 6], [0, 0, 1, 0.6]]) * scale
+    with np.errstate(over="raise", divide="raise", invalid="raise"):
+        kept = suppress(boxes, np.float32([0.9, 0.8, 0.7, 0.6]), 0.5, 9).tolist()
+    assert kept == ([0, 1, 2, 3] if scale == 1e-200 else [0, 2])  # 1e-400 is no area

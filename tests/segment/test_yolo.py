@@ -47,8 +47,8 @@ def test_one_person(adapter):
     assert not found.truncated and len(found) == 1
     assert isinstance(found.masks, BoxMasks)
     assert found.masks.extents.tolist() == found.boxes.tolist()
-    assert found.masks[0].shape == (16, 10) and found.masks[0].dtype == np.float32  # two for each 4 pixels begun
-    np.testing.assert_allclose(found.masks[0], 1 / (1 + np.exp(-9)), rtol=1e-6)
+    assert found.masks[0].shape == (30, 20) and found.masks[0].dtype == np.float32  # one for each pixel of the input
+    np.testing.assert_allclose(found.masks[0], 0.5 + 9 / 64, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -101,10 +101,41 @@ def test_boxes_are_clamped_and_dropped_beyond_the_image(adapter):
         ((10, 32, 20, 30), (0, 0.8, 0), (9,)),  # in the border
         ((50, 32, 0, 30), (0, 0.7, 0), (9,)),  # no width
         ((50, 32, -5, 30), (0, 0.6, 0), (9,)),
+        ((50, 32, 20, -30), (0, 0.6, 0), (9,)),
+        ((48, -400, 20, 30), (0, 0.6, 0), (9,)),  # far away
+        ((3e38, 32, 20, 30), (0, 0.6, 0), (9,)),
     ]
     found = adapter.decode(outputs(*people), box)
     assert found.boxes.tolist() == [[0, 0, 10, 64]]
     assert found.masks.mask_at(0, *image_size)[:, :10].all()
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ((48, 32, 20, 30), [38, 17, 58, 47]),
+        ((0, 0, 20, 30), [0, 0, 10, 15]),
+        ((96, 64, 20, 30), [86, 49, 96, 64]),
+        ((48, 32, 1e6, 1e6), [0, 0, 96, 64]),
+        ((48, 32, 3e38, 3e38), [0, 0, 96, 64]),
+        ((3e38, 32, 3e38, 30), None),
+        ((48, 32, 0, 30), None),
+        ((48, 32, 20, -30), None),
+        ((48.5, 32.5, 1.0, 1.0), [48, 32, 49, 33]),
+        ((48.5, 32.5, 0.01, 0.01), [48.495, 32.495, 48.505, 32.505]),  # smaller than a pixel, on its centre
+        ((48.1, 32.5, 0.01, 0.01), None),  # beside it
+        ((48.5, 32.5, 1e-30, 1e-30), None),  # vanishes in float32
+        ((48, 32.5, 96, 0.01), [0, 32.495, 96, 32.505]),
+        ((96.5, 32, 1, 30), None),  # touches the image's edge
+        ((-10, -10, 5, 5), None),
+    ],
+)
+def test_boxes_of_any_kind(adapter, box, expected):
+    with np.errstate(all="raise"):
+        found = adapter.decode(outputs((box, (0, 0.9, 0), (9,))), SAME)
+    np.testing.assert_allclose(found.boxes, [expected] if expected else np.empty((0, 4)), rtol=1e-6)
+    for index in range(len(found)):
+        assert found.masks.mask_at(index, 64, 96).any()
 
 
 def test_a_person_without_a_pixel_is_dropped(adapter):
@@ -121,7 +152,7 @@ def test_a_mask_that_falls_between_the_pixels_is_dropped(info):
     adapter = open_adapter(dataclasses.replace(info, input_size=(64, 64)))
     prototypes = np.full((1, 32, 16, 16), 0, np.float32)
     prototypes[0, 0] = -9
-    prototypes[0, 0, 8, 8] = 0.01
+    prototypes[0, 0, 8, 8] = 3
     made = outputs(((31, 31, 60, 60), (0, 0.9, 0), (1,)), prototypes=prototypes)
     assert len(adapter.decode(made, Letterbox.fit((16, 16), (64, 64)))) == 1  # here cell and pixel coincide
     assert len(adapter.decode(made, Letterbox.fit((17, 17), (64, 64)))) == 0
@@ -135,16 +166,92 @@ def test_huge_logits_do_not_overflow(adapter):
     assert len(found) == 1 and found.masks[0].max() <= 1
 
 
+def test_masks_that_overflow(adapter):
+    prototypes = np.full((1, 32, 16, 24), 3e38, np.float32)
+    prototypes[0, 1] *= -1
+    made = outputs(((48, 32, 20, 30), (0, 0.9, 0), (3e38, 3e38)), prototypes=prototypes)
+    with np.errstate(all="raise"), pytest.raises(NonFiniteOutput, match="segmenter masks: expected finite sums"):
+        adapter.decode(made, SAME)
+
+
 @pytest.mark.parametrize(
-    ("count", "truncated"), [(MAX_PERSONS, False), (MAX_PERSONS + 1, True), (MAX_PERSONS + 9, True)]
+    ("limit", "count", "truncated"),
+    [
+        (1, 1, False),
+        (1, 2, True),
+        (300, 300, False),
+        (300, 301, True),
+        (300, 500, True),
+        (MAX_PERSONS, MAX_PERSONS, False),
+        (MAX_PERSONS, MAX_PERSONS + 1, True),
+        (MAX_PERSONS, MAX_PERSONS + 9, True),
+    ],
 )
-def test_at_most_a_thousand_people(info, count, truncated):
-    adapter = open_adapter(dataclasses.replace(info, iou_threshold=1.0))
+def test_at_most_so_many_people(info, limit, count, truncated):
+    adapter = open_adapter(dataclasses.replace(info, iou_threshold=1.0, max_persons=limit))
     scores = np.linspace(0.9, 0.3, count, dtype=np.float32)
     people = [((48, 32, 4, 4), (0, score, 0), (9,)) for score in scores[::-1]]
     found = adapter.decode(outputs(*people), SAME)
-    assert len(found) == len(found.masks) == MAX_PERSONS and found.truncated is truncated
-    assert found.scores.tolist() == scores[:MAX_PERSONS].tolist()
+    assert len(found) == len(found.masks) == min(limit, count) and found.truncated is truncated
+    assert found.scores.tolist() == scores[:limit].tolist()
+
+
+def test_nobody_takes_the_place_of_a_person_without_a_pixel(info):
+    adapter = open_adapter(dataclasses.replace(info, max_persons=2))
+    people = [
+        ((20, 32, 10, 10), (0, 0.9, 0), (9,)),
+        ((40, 32, 10, 10), (0, 0.8, 0), (-9,)),
+        ((60, 32, 10, 10), (0, 0.7, 0), (9,)),
+        ((60, 500, 10, 10), (0, 0.95, 0), (9,)),  # outside: nobody, and in nobody's way
+    ]
+    found = adapter.decode(outputs(*people), SAME)
+    assert found.scores.tolist() == [np.float32(0.9)] and found.truncated
+
+
+CROWD = {  # 8400 candidates above the threshold: centres x and y, width, height, first coefficient
+    "all the same": lambda rng: (np.full(8400, 48), np.full(8400, 32), 20, 30, 9),
+    "all apart": lambda rng: (np.arange(8400) % 100 * 0.96 + 0.5, np.arange(8400) // 100 * 0.76, 0.9, 0.7, 9),
+    "all over": lambda rng: (rng.random(8400) * 96, rng.random(8400) * 64, rng.random(8400) * 90 + 4, 30, 9),
+    "all over, without a pixel": lambda rng: (
+        rng.random(8400) * 96,
+        rng.random(8400) * 64,
+        rng.random(8400) * 90,
+        30,
+        -9,
+    ),
+    "all outside": lambda rng: (np.full(8400, -48), np.full(8400, 32), 20, 30, 9),
+    "all inverted": lambda rng: (np.full(8400, 48), np.full(8400, 32), -20, -30, 9),
+}
+
+
+@pytest.mark.parametrize(
+    ("crowd", "count", "truncated"),
+    [
+        ("all the same", 1, False),
+        ("all apart", 300, True),
+        ("all over", 300, True),
+        ("all over, without a pixel", 0, True),
+        ("all outside", 0, False),
+        ("all inverted", 0, False),
+    ],
+)
+@pytest.mark.parametrize("image_size", [(640, 960), (4000, 6000)])
+def test_a_network_that_sees_people_everywhere(adapter, rng, crowd, count, truncated, image_size):
+    made = outputs(*[((0, 0, 0, 0), (0, 0, 0), ())] * 8400)
+    for row, values in enumerate(CROWD[crowd](rng)[:4]):
+        made[0][0, row] = values
+    made[0][0, 5] = np.linspace(0.9, 0.3, 8400)
+    made[0][0, -32] = CROWD[crowd](rng)[4]
+    found = adapter.decode(made, Letterbox.fit(image_size, (64, 96)))
+    assert (len(found), found.truncated) == (count, truncated)
+    assert (np.diff(found.scores) <= 0).all()
+
+
+def test_outputs_in_half_precision(adapter):
+    made = outputs(((48, 32, 20, 30), (0.1, 0.75, 0.2), (9,)))
+    found = adapter.decode([output.astype(np.float16) for output in made], SAME)
+    assert found.boxes.tolist() == [[38, 17, 58, 47]] and found.scores.dtype == np.float32
+    assert found.masks[0].tobytes() == adapter.decode(made, SAME).masks[0].tobytes()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -165,6 +272,11 @@ def test_outputs_that_are_not_finite(adapter, which, value):
         lambda made: [made[0].repeat(2, 0), made[1]],
         lambda made: [made[0][:, :37], made[1]],
         lambda made: [made[0], made[1][:, :, :8]],
+        lambda made: [],
+        lambda made: [*made, made[0]],
+        lambda made: [made[0], made[1][:, :16]],
+        lambda made: [made[0].transpose(0, 2, 1)[:, :30], made[1]],
+        lambda made: [np.float32(0), made[1]],
     ],
 )
 def test_outputs_of_other_shapes(adapter, change):
