@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 import graftsdk
-from graftsdk.cli.output import HelpFormatter
+from graftsdk.cli.output import INTERRUPTED, HelpFormatter
 from graftsdk.errors import GraftError
 from graftsdk.text import one_line
 
@@ -24,7 +24,8 @@ __all__ = ["COMMANDS", "main"]
 # Subcommand -> its module, and one line for `graftsdk --help`. A module has configure(parser) and run(args) -> int.
 COMMANDS = {
     "info": ("graftsdk.cli.info", "what a plan, part or checkpoint holds; --cost: what each label costs"),
-    "predict": ("graftsdk.cli.predict", "people and their attributes in images"),
+    "predict": ("graftsdk.cli.predict", "people and their attributes in images, videos and live sources"),
+    "bench": ("graftsdk.cli.bench", "how fast a plan is here, stage by stage, and against what it promises"),
     "verify": ("graftsdk.cli.verify", "is a plan still right: digests, golden scores, engine against reference"),
     "doctor": ("graftsdk.cli.doctor", "what this machine can do, and what is wrong with the installation"),
     "cache": ("graftsdk.cli.cache", "the compiled engines of this user: ls, clear, verify"),
@@ -32,12 +33,13 @@ COMMANDS = {
     "import": ("graftsdk.cli.import_", "torchvision's weights as a trunk checkpoint"),
 }
 
-FAILED, WRONG, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
+WRONG, PIPE_CLOSED = 2, 141
 _EPILOG = """\
 exit codes: 0 done, 1 a check failed, 2 wrong arguments or an error, 130 interrupted
 
-example:
-  graftsdk predict engine.plan street.jpg -o pictures/
+examples:
+  graftsdk predict engine.plan street.jpg clip.mp4 -o pictures/
+  graftsdk bench engine.plan
 
 graftsdk COMMAND --help says more. Plans are made by graftsdk-export."""
 

@@ -1,4 +1,4 @@
-"""How commands print: aligned tables, sizes, JSON, help."""
+"""How commands print: aligned tables, sizes, JSON, help; and what their exit code for an interruption is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 
 from graftsdk.text import one_line
 
-__all__ = ["HelpFormatter", "megabytes", "print_json", "print_table"]
+__all__ = ["INTERRUPTED", "HelpFormatter", "megabytes", "print_json", "print_table"]
+
+INTERRUPTED = 130  # exit code: 128 and the signal's number, as shells have it
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from graftsdk._native import cpu_features
 from graftsdk.engines import Engine, default_threads, open_engine
 from graftsdk.engines.layout import graphs_of, partition
 from graftsdk.graft import joints_of, scores_name, tap_name
+from graftsdk.lifecycle.turns import in_turns, spread
 from graftsdk.plan import Plan
 from graftsdk.preprocess import golden_crops
 
@@ -87,9 +86,7 @@ def _run(engine: Engine, feeds: Mapping[str, np.ndarray], output: str) -> Callab
 
 def _in_turns(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Spent]:
     taken: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            started = time.perf_counter()
-            run()
-            taken[name].append(1e3 * (time.perf_counter() - started))
-    return {name: Spent(min(each), statistics.median(each)) for name, each in taken.items()}
+    for name, spent, _ in in_turns(runs, repeats=repeats):
+        taken[name].append(spent)
+    found = {name: spread(each) for name, each in taken.items()}
+    return {name: Spent(each.least_ms, each.median_ms) for name, each in found.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -92,6 +93,7 @@ def test_wrong_arguments(words: tuple[str, ...], capsys: pytest.CaptureFixture[s
     [
         ("info", "missing.plan"),
         ("predict", "missing.plan", "image.jpg"),
+        ("bench", "missing.plan"),
         ("verify", "missing.plan"),
         ("plan", "add", "missing.plan", "missing.onnx"),
         ("plan", "remove", "missing.plan", "child"),
@@ -181,6 +183,31 @@ def test_interrupted(tmp_path: Path) -> None:
     assert all(path.suffix == ".png" and cv2.imread(str(path)) is not None for path in saved)  # whole, or not there
 
 
+def test_interrupted_in_a_video(tmp_path: Path) -> None:
+    """The video is kept as far as it got, whole; what was printed are whole lines."""
+    toys.write(tmp_path / "engine.plan")
+    writer = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (320, 240))
+    for level in range(2000):
+        writer.write(np.full((240, 320, 3), level % 256, np.uint8))
+    writer.release()
+    process = start("predict", "engine.plan", "clip.mp4", "-o", "out", "--json", cwd=tmp_path)
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(3)]
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "interrupted"
+    assert err.splitlines()[-2].split(" ", 2)[1] == "frames,"
+    assert "Traceback" not in err
+    lines += out.splitlines()
+    frames = [json.loads(line)["frame"] for line in lines]
+    assert frames == list(range(len(frames)))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip.mp4"]
+    reader = cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4"))
+    assert len(frames) <= reader.get(cv2.CAP_PROP_FRAME_COUNT) <= len(frames) + 1 < 2000
+    reader.release()
+
+
 def test_library_is_as_quiet_afterwards_as_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("graftsdk")
     before = (list(logger.handlers), logger.level)
@@ -208,6 +235,7 @@ def test_no_command_needs_torch(tmp_path: Path) -> None:
     commands = [
         ["info", "engine.plan", "--cost"],
         ["predict", "engine.plan", "one.png"],
+        ["bench", "engine.plan", "--images", "one.png", "--seconds", "0"],
         ["verify", "engine.plan", "--bisect", "--samples", "."],
         ["plan", "remove", "engine.plan", "child"],
         ["plan", "log", "engine.plan"],
@@ -221,4 +249,4 @@ def test_no_command_needs_torch(tmp_path: Path) -> None:
     )
     process = start(cwd=tmp_path, code=code)
     out, err = process.communicate(timeout=120)
-    assert out.splitlines()[-1] == "[0, 0, 1, 0, 0, 0, 0] False False", err  # a toy's golden scores are not true
+    assert out.splitlines()[-1] == "[0, 0, 0, 1, 0, 0, 0, 0] False False", err  # a toy's golden scores are not true

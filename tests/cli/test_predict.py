@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas
 import pytest
 import toys
 
+from graftsdk import Predictor
+from graftsdk.cli import work
 from graftsdk.cli.main import main
 
 
@@ -59,6 +64,139 @@ def test_json_lines(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [Path(each["source"]).name for each in found] == ["a.jpg", "b.png", "c.webp"]
     assert all(list(each["persons"][0]["attributes"]) == ["child", "gender", "backpack"] for each in found)
+
+
+def test_csv(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One head, a row a person; a name is what it is, whatever it holds, and no program."""
+    names = ["=1+1,.jpg", 'two\nlines "quoted".jpg', "帽子.jpg", "plain.jpg"]
+    for name in names:
+        (home / name).write_bytes((home / "photos" / "a.jpg").read_bytes())
+    assert main(["predict", "engine.plan", *names, "--csv"]) == 0
+    text = capsys.readouterr().out
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["source"] for row in rows] == ["'=1+1,.jpg", *names[1:]]
+    assert {row["person"] for row in rows} == {"0"}
+    table = pandas.read_csv(io.StringIO(text))
+    assert list(table["source"]) == [row["source"] for row in rows]
+    with Predictor("engine.plan") as predictor:
+        expected = predictor.predict("plain.jpg")
+    assert tuple(table.columns) == expected.columns
+    assert table["child.score"][3] == pytest.approx(expected[0]["child"].score)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 9.0])  # an image, several, ever more at once
+def test_together_as_alone(
+    seconds: float, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(11):
+        image = np.random.default_rng(index).integers(0, 256, (40 + index, 30, 3), np.uint8)
+        assert cv2.imwrite(str(home / "photos" / f"n{index:02d}.png"), image)
+    (home / "photos" / "n05.png").write_bytes(b"broken")
+    monkeypatch.setattr(work, "AT_ONCE_SECONDS", seconds)
+    assert main(["predict", "engine.plan", "photos", "--json"]) == 1
+    captured = capsys.readouterr()
+    found = [json.loads(line) for line in captured.out.splitlines()]
+    with Predictor("engine.plan") as predictor:
+        for each in found:
+            assert each["persons"] == predictor.predict(each["source"]).to_dict()["persons"]
+    assert len({each["source"] for each in found}) == 13
+    assert "photos/n05.png: image: expected JPEG" in captured.err
+
+
+@pytest.mark.usefixtures("home")
+def test_masks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "engine.plan", "photos/a.jpg", "--json", "--masks"]) == 0
+    assert json.loads(capsys.readouterr().out)["persons"][0]["mask"] is None  # no segmenter: asked for, and none there
+
+
+@pytest.mark.usefixtures("home")
+def test_reduced(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "engine.plan", "photos/a.jpg", "--json", "--reduce", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["size"] == [30, 26]
+
+
+def test_sheet(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "engine.plan", "photos", "--sheet", "sheet.png"]) == 0
+    sheet = cv2.imread(str(home / "sheet.png"))
+    assert sheet is not None and min(sheet.shape[:2]) > 60
+    assert names(capsys.readouterr().out) == ["a.jpg", "b.png", "c.webp"]
+
+
+def film(path: Path, frames: int = 6, rate: float = 10.0) -> Path:
+    """A clip of noise that gets brighter."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (64, 48))
+    for index in range(frames):
+        rng = np.random.default_rng(index)
+        writer.write((rng.integers(0, 56, (48, 64, 3)) + 200 * index // max(frames, 1)).astype(np.uint8))
+    writer.release()
+    return path
+
+
+def read(path: Path) -> tuple[float, list[np.ndarray]]:
+    """(frames a second, frames) of a video."""
+    reader = cv2.VideoCapture(str(path))
+    frames = []
+    while (found := reader.read())[0]:
+        frames.append(found[1])
+    rate = reader.get(cv2.CAP_PROP_FPS)
+    reader.release()
+    return rate, frames
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_video(stride: int, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film(home / "clip.mp4")
+    words = ["predict", "engine.plan", "clip.mp4", "--stride", str(stride), "-o", "out", "--json"]
+    assert main(words) == 0
+    captured = capsys.readouterr()
+    found = [json.loads(line) for line in captured.out.splitlines()]
+    assert [each["frame"] for each in found] == list(range(0, 6, stride))
+    assert [each["timestamp"] for each in found] == pytest.approx([0.1 * index for index in range(0, 6, stride)])
+    assert {each["source"] for each in found} == {"clip.mp4"}
+    rate, frames = read(home / "out" / "clip.mp4")
+    assert rate == pytest.approx(10 / stride)
+    originals = read(home / "clip.mp4")[1][::stride]
+    assert len(frames) == len(originals)
+    assert all((frame != original).any() for frame, original in zip(frames, originals, strict=True))
+    assert [path.name for path in (home / "out").iterdir()] == ["clip.mp4"]
+    assert captured.err.splitlines()[-1].startswith(f"{len(found)} frames, ")
+
+
+def test_everything_at_once(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Images and videos of one folder, in order; what is broken is told, and the rest goes on."""
+    film(home / "photos" / "b.mp4", 2)
+    content = film(home / "photos" / "d.mp4", 8).read_bytes()
+    (home / "photos" / "d.mp4").write_bytes(content[: len(content) // 2])
+    assert main(["predict", "engine.plan", "photos", "nothing.mp4", "photos/*.mp4", "-o", "out", "--csv"]) == 1
+    captured = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(captured.out)))
+    of = [(Path(row["source"]).name, row["frame"]) for row in rows]
+    assert of[:5] == [("a.jpg", ""), ("b.mp4", "0"), ("b.mp4", "1"), ("b.png", ""), ("c.webp", "")]
+    assert "photos/d.mp4: " in captured.err
+    assert "nothing.mp4: source: expected a readable file" in captured.err
+    assert "3 images, 2 frames, 5 persons, 2 not read" in captured.err
+    assert sorted(path.name for path in (home / "out").iterdir()) == ["a.jpg", "b.mp4", "b.png", "c.webp"]
+
+
+def test_played_live(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The newest frames, each shown as long as it was the newest: the video is as long as the film."""
+    film(home / "clip.mp4", 20, rate=40.0)
+    assert main(["predict", "engine.plan", "clip.mp4", "--live", "-o", "out"]) == 0
+    captured = capsys.readouterr()
+    assert 1 <= len(captured.out.splitlines()) <= 20
+    rate, frames = read(home / "out" / "clip.mp4")
+    assert rate == pytest.approx(10.0)
+    assert 1 <= len(frames) <= 6
+
+
+@pytest.mark.usefixtures("home")
+def test_no_such_camera(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "engine.plan", "987", "ftp://user:secret@host/x", "photos/a.jpg"]) == 1
+    captured = capsys.readouterr()
+    assert names(captured.out) == ["a.jpg"]
+    assert "camera 987: source: expected a camera" in captured.err
+    assert "ftp://host/x: source: expected an address" in captured.err
+    assert "secret" not in captured.err
 
 
 def test_pictures(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,6 +276,11 @@ def test_labels_with_dots_and_equals_signs(home: Path, capsys: pytest.CaptureFix
         (["photos/a.jpg", "--labels", "hat"], "hat"),
         (["photos/a.jpg", "--min-score", "2"], "min_score"),
         (["photos/a.jpg", "--threads", "0"], "threads"),
+        (["photos/a.jpg", "--masks"], "expected --json"),
+        (["photos/a.jpg", "--stride", "0"], "--stride"),
+        (["photos/a.jpg", "--sheet", "sheet.gif"], "sheet.gif: expected a suffix"),
+        (["photos/a.jpg", "--sheet", "photos/a.jpg"], "--sheet"),
+        (["photos/a.jpg", "--sheet", "nowhere/sheet.png"], "nowhere"),
     ],
 )
 def test_refusals(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,214 @@
+"""`graftsdk bench`: how fast a plan is on this machine, stage by stage, and against what it promises."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from graftsdk.cli.output import INTERRUPTED, print_json, print_table
+from graftsdk.cli.sources import find_images
+from graftsdk.engines import default_threads, share_threads
+from graftsdk.lifecycle.bench import Bench, bench_plan
+from graftsdk.lifecycle.picture_cases import STAGES, PictureRow
+from graftsdk.text import counted, one_line
+
+__all__ = ["configure", "run"]
+
+N = TypeVar("N", int, float)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.description = (
+        "Measure a plan here: the engine on prepared crops, against what the plan's multiply-adds promise; and whole "
+        "pictures, stage by stage. All cases run in turns, an equal part of the time for each, after one run of each "
+        "that does not count. Ctrl-C ends early and prints what there is."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  graftsdk bench engine.plan\n"
+        "  graftsdk bench engine.plan --images photos/ --seconds 60\n"
+        "  graftsdk bench engine.plan --labels child gender --batch 1,2,4,8,16 --threads 1 --json > bench.json"
+    )
+    parser.add_argument("plan", metavar="PLAN", help="the plan")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        metavar="SOURCE",
+        help="measure on these image files, folders or patterns; default: a drawn 1080p picture with --persons in it",
+    )
+    parser.add_argument(
+        "--persons",
+        type=_numbers(int),
+        default=(0, 1, 3, 8),
+        metavar="N,N...",
+        help="in drawn pictures, given as boxes and masks; default: 0,1,3,8",
+    )
+    parser.add_argument(
+        "--batch",
+        type=_numbers(int),
+        default=(1, 8),
+        metavar="N,N...",
+        help="crops that the engine takes at once; default: 1,8",
+    )
+    parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="for all cases together; default: 20")
+    parser.add_argument("--labels", nargs="+", metavar="LABEL", help="compute only these")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="cuda never falls back")
+    parser.add_argument(
+        "--layout", choices=("merged", "split"), default="merged", help="one grafted graph, or trunk and branches apart"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="default: the cores that this process may use")
+    parser.add_argument(
+        "--share-threads", action="store_true", help="one thread pool for all sessions, as graftsdk.share_threads makes"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0, or 130 where it was interrupted."""
+    pictures = None if args.images is None else find_images(args.images)
+    if args.share_threads:
+        share_threads(args.threads or default_threads())
+    found = bench_plan(
+        args.plan,
+        pictures=pictures,
+        persons=args.persons,
+        batches=args.batch,
+        seconds=args.seconds,
+        labels=args.labels,
+        layout=args.layout,
+        threads=args.threads,
+        device=args.device,
+        starting=partial(_starting, args.seconds),
+    )
+    if args.json:
+        print_json(found.to_dict())
+    else:
+        _print(found)
+    if found.interrupted:
+        print(f"interrupted after {found.seconds:.0f} s", file=sys.stderr)
+    return INTERRUPTED if found.interrupted else 0
+
+
+def _starting(seconds: float, cases: int) -> None:
+    print(f"measuring {counted(cases, 'case')} for {seconds:g} s or more", file=sys.stderr)
+
+
+def _numbers(kind: Callable[[str], N]) -> Callable[[str], tuple[N, ...]]:
+    def numbers(text: str) -> tuple[N, ...]:
+        """Numbers with commas between them, each once."""
+        return tuple(dict.fromkeys(kind(each) for each in text.split(",")))
+
+    return numbers
+
+
+def _print(found: Bench) -> None:
+    machine = found.machine
+    print(f"{one_line(found.plan)}: {counted(len(found.labels), 'label')} on {one_line(', '.join(found.trunks))}")
+    segmenter = f"segmenter {found.segmenter}" if found.segmenter else "no segmenter"
+    print(f"runs      layout {found.layout}, {segmenter}, float32; ready after {found.ready_s:.2f} s")
+    pool = "one pool for all sessions" if machine.shared else "a pool for each session"
+    print(f"device    {machine.device}, {counted(machine.threads, 'thread')}, {pool}")
+    print(
+        f"machine   {one_line(machine.cpu) or 'unknown CPU'}, {counted(machine.cores, 'core')} for this process, "
+        f"load {machine.load:.1f} in the minute before"
+    )
+    print(f"          {' '.join(machine.features)}")
+    print(f"versions  {', '.join(f'{name} {version}' for name, version in machine.versions.items())}")
+    print(f"measured  for {found.seconds:.0f} s, all cases in turns, after one run of each that does not count")
+    print("reading   min: the fastest run; p50: half of the runs took no longer; p95: 95% of them")
+    _print_engine(found)
+    _print_promise(found)
+    _print_pictures(found)
+
+
+def _print_engine(found: Bench) -> None:
+    print("\nENGINE: prepared crops to scores, ms a crop")
+    rows = [["crops at once", "min", "p50", "p95", "crops/s", "runs"]]
+    for row in found.engine:
+        spent = row.spent
+        times = (_ms(value) for value in (spent.least_ms, spent.median_ms, spent.p95_ms))
+        rows.append([f"{row.batch}", *times, f"{1e3 / spent.median_ms:.1f}", f"{spent.runs}"])
+    print_table(rows, right=range(6), indent="  ")
+
+
+def _print_promise(found: Bench) -> None:
+    count = len(found.labels)
+    print(
+        f"\nPROMISE: a crop costs {found.networks:.2f} networks by multiply-adds ({found.macs / 1e6:,.0f} million); "
+        f"{counted(count, 'separate model')} would cost {count}"
+    )
+    rows = [["crops at once", "one network", "expected", "measured", "measured/expected", "networks"]]
+    for row in found.engine:
+        times = (_ms(value) for value in (row.network_ms, row.expected_ms, row.spent.least_ms))
+        rows.append([f"{row.batch}", *times, f"{row.reached:.2f}", f"{row.networks:.2f}"])
+    print_table(rows, right=range(6), indent="  ")
+    print(
+        "\n  one network: the whole trunk alone, measured here; expected: as many of it as the plan costs; ms a crop,"
+    )
+    print("  fastest runs. measured/expected is 1 where branches run as fast as the trunk; thin layers run slower")
+
+
+def _print_pictures(found: Bench) -> None:
+    print("\nPICTURES: encoded picture to attributes, ms a picture")
+    share = "segment %" if found.segmenter else ""
+    head = ["picture", "persons", "", *STAGES, "total", share, "pictures/s", "persons/s", "runs"]
+    rows = [head]
+    for row in found.pictures:
+        rows += _picture_lines(row, segments=bool(found.segmenter))
+    print_table(rows, right=(1, *range(3, len(head))), indent="  ")
+    print()
+    for line in _notes(found):
+        print(f"  {line}")
+
+
+def _picture_lines(row: PictureRow, *, segments: bool) -> list[list[str]]:
+    """Of its fastest, middle and slow runs a line each; what is said once stands in the middle one's."""
+    lines = []
+    for statistic, field in (("min", "least_ms"), ("p50", "median_ms"), ("p95", "p95_ms")):
+        stages = [_ms(getattr(row.stages[stage], field)) if stage in row.stages else "" for stage in STAGES]
+        if not segments:
+            stages[STAGES.index("segment")] = ""
+        lines.append(["", "", statistic, *stages, _ms(getattr(row.total, field)), "", "", "", ""])
+    persons = f"{row.persons:g}" if row.persons == round(row.persons) else f"{row.persons:.1f}"
+    each = 1e3 / row.total.median_ms
+    lines[0][:2] = [f"{row.name}, {row.size[1]}x{row.size[0]}" if row.at_once == 1 else row.name, persons]
+    lines[1][-4:] = [
+        f"{_share(row, 'segment'):.0%}" if segments and row.stages else "",
+        f"{each:.1f}",
+        f"{each * row.persons:.1f}",
+        f"{row.total.runs}",
+    ]
+    return lines
+
+
+def _notes(found: Bench) -> list[str]:
+    lines = ["decode: JPEG, PNG... to pixels; crop: people cut out, resized, normalised; engine: crops to scores"]
+    if found.segmenter:
+        lines.append("segment: the segmenter and the decoding of what it gives; segment %: its share of the whole")
+    alone = [row for row in found.pictures if row.stages]
+    most = max(_share(row, "rest") for row in alone)
+    lines.append(f"rest: everything that is none of these, at most {most:.1%} of a picture")
+    if len(alone) < len(found.pictures):
+        lines.append("in one list: decoded ahead, people share batches; no stages, for they overlap")
+    if found.drawn and found.segmenter:
+        lines.append(
+            "drawn: the segmenter runs on the picture and finds nobody; the people, and their masks, are given"
+        )
+    elif found.drawn:
+        lines.append("drawn: the people are given as boxes and masks; --images measures photographs")
+    if found.left_out:
+        lines.append(f"{len(alone)} of {len(alone) + found.left_out} pictures, evenly chosen")
+    return lines
+
+
+def _share(row: PictureRow, stage: str) -> float:
+    return row.stages[stage].median_ms / row.total.median_ms if row.total.median_ms else 0.0
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,0 +1,102 @@
+"""Where `graftsdk predict` saves pictures, under names that never collide, and which of them a sheet shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from graftsdk.cli.sources import Source
+from graftsdk.errors import InputError
+from graftsdk.files import check_target
+from graftsdk.pictures import PICTURES, check_suffix
+from graftsdk.prediction import Prediction
+from graftsdk.preprocess.capture import public_name
+
+__all__ = ["Chosen", "check_sheet", "picture_paths"]
+
+MOST_CHOSEN = 48  # pictures on a contact sheet; more of them, and none can be recognised
+MOST_BYTES = 512 * 2**20  # of their pixels, which wait for the end
+
+
+def picture_paths(sources: Sequence[Source], folder: str | None) -> dict[Source, Path]:
+    """Source -> its picture's path: its own name, numbered where two share one; videos and live sources as .mp4.
+
+    The folder is made.
+
+    Raises:
+        InputError: `folder` is one that a source is in, or cannot be made.
+    """
+    if folder is None:
+        return {}
+    target = Path(folder)
+    files = [source.place for source in sources if isinstance(source.place, Path)]
+    if any(path.parent.resolve() == target.resolve() for path in files):
+        raise InputError(f"-o {folder}: expected another folder than the sources', or pictures replace their originals")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise InputError(f"-o {folder}: expected a folder, found a file; name another") from error
+    except OSError as error:
+        raise InputError(f"-o {folder}: expected a folder that can be made, found: {error.strerror}") from error
+    taken: set[str] = set()
+    pictures = {}
+    for source in sources:
+        stem, suffix = _parts(source)
+        name, count = f"{stem}{suffix}", 1
+        while name.casefold() in taken:
+            count += 1
+            name = f"{stem}-{count}{suffix}"
+        taken.add(name.casefold())
+        pictures[source] = target / name
+    return pictures
+
+
+def check_sheet(path: str, sources: Sequence[Source]) -> Path:
+    """Where the contact sheet goes.
+
+    Raises:
+        InputError: another suffix than a picture's, or the path of a source. PlanPathError: not to be written.
+    """
+    target = check_suffix(path)
+    check_target(target)
+    for source in sources:
+        if isinstance(source.place, Path) and source.place.resolve() == target.resolve():
+            raise InputError(f"--sheet {path}: expected another file than the sources, or it replaces one of them")
+    return target
+
+
+class Chosen:
+    """Some of many predictions, evenly spread over all of them: at most `MOST_CHOSEN`, of bounded memory."""
+
+    def __init__(self) -> None:
+        self.predictions: list[Prediction] = []
+        self._step = 1  # every how many is kept
+        self._seen = 0
+
+    def offer(self, prediction: Prediction) -> None:
+        """Keep it, or not; where there are too many, let go of every second one."""
+        if self._seen % self._step == 0:
+            self.predictions.append(prediction)
+            while len(self.predictions) > 1 and self._too_many():
+                self.predictions = self.predictions[::2]
+                self._step *= 2
+        self._seen += 1
+
+    def _too_many(self) -> bool:
+        nbytes = sum(prediction.image.nbytes for prediction in self.predictions)
+        return len(self.predictions) > MOST_CHOSEN or nbytes > MOST_BYTES
+
+
+def _parts(source: Source) -> tuple[str, str]:
+    """(stem, suffix) of the picture's name."""
+    place = source.place
+    if isinstance(place, int):
+        return f"camera-{place}", ".mp4"
+    if source.kind == "live":
+        named = re.sub(r"[^\w.-]+", "-", public_name(str(place)).partition("?")[0].partition("://")[2] or str(place))
+        return named.strip("-.")[:100] or "live", ".mp4"
+    path = Path(place)
+    if source.kind == "video":
+        return path.stem, ".mp4"
+    return path.stem, path.suffix if path.suffix.lower() in PICTURES else f"{path.suffix}.jpg"
