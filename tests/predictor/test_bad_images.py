@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,23 +121,21 @@ def test_predict(predictor: Predictor, case: Case, tmp_path: Path) -> None:
 def test_predict_in_a_list(predictor: Predictor, case: Case, tmp_path: Path) -> None:
     """It is named, or fails alone where that is asked for; its neighbours have their own results."""
 
-    def together(errors: str) -> Any:
-        given = case.make(tmp_path)
+    def together(given: Given, errors: str) -> Any:
         sides = {name: [None, side, None] for name, side in options(given).items()}
         images = [IMAGE, given.image, IMAGE]
-        return predictor.predict(images, color=given.color, errors=errors, **sides)  # type: ignore[call-overload]
-
-    def raised_if_returned() -> Any:
-        found = together("return")
-        neighbour = scores(predictor.predict(IMAGE, color=case.make(tmp_path).color))
-        assert scores(found[0]) == scores(found[2]) == neighbour
+        found = predictor.predict(images, color=given.color, errors=errors, **sides)  # type: ignore[call-overload]
         if isinstance(found[1], GraftError):
+            assert scores(found[0]) == scores(found[2]) == neighbour
             raise found[1]
         return found
 
-    for call, prefix in ((lambda: together("raise"), "image 1: "), (raised_if_returned, "")):
-        found = answer(case, call, prefix)
+    for errors, prefix in (("raise", "image 1: "), ("return", "")):
+        given = case.make(tmp_path)  # before memory is watched, and anew: a file is read once
+        neighbour = scores(predictor.predict(IMAGE, color=given.color))
+        found = answer(case, partial(together, given, errors), prefix)
         if found is not None:
+            assert scores(found[0]) == scores(found[2]) == neighbour
             check_prediction(predictor, case, case.make(tmp_path), found[1], tmp_path)
 
 
