@@ -105,7 +105,7 @@ def draw_tags(picture: Pixels, tags: Sequence[Tag], size: int) -> None:
             if hidden < FREE:
                 break
         if best is not None and best[0] < LOST:
-            ground.taken.append(best[1])
+            ground.take(best[1])
             _lay(picture, _render(best[2], tag.color, style), best[1])
 
 
@@ -176,7 +176,13 @@ class _Ground:
     ) -> None:
         self.size, self.boxes, self.heads, self.letter = size, boxes, heads, letter
         self.areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        self.taken: list[Rect] = []
+        self._taken = np.empty((len(boxes), 4), np.int64)
+        self._count = 0
+
+    def take(self, rect: Rect) -> None:
+        """A tag stands there now."""
+        self._taken[self._count] = rect
+        self._count += 1
 
     def best_place(self, extent: tuple[int, int], person: int) -> tuple[float, Rect]:
         """The best place at or in the person's box for a tag, inside the picture, and how much it hides.
@@ -214,7 +220,7 @@ class _Ground:
         share = (bodies / self.areas[near]).sum(axis=1)
         others = bodies[:, near != person].sum(axis=1)
         heads = _overlaps(rects, self.heads[near]).sum(axis=1)
-        tags = _overlaps(rects, np.array(self.taken, np.int64).reshape(-1, 4)).sum(axis=1)
+        tags = _overlaps(rects, self._taken[: self._count]).sum(axis=1)
         hidden = (TAGS * tags + HEADS * heads + BODIES * others) / self.letter**2 + WHOLE * share
         distance = np.abs(corners - asked).sum(axis=1) / self.letter
         best = int(np.argmin(hidden + distance + 0.1 * np.arange(len(asked))))
