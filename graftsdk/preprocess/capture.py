@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import stat
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -203,14 +202,12 @@ def _quietly() -> Iterator[None]:
     OpenCV's level is given back by the last of several threads. FFmpeg's is read from the environment when OpenCV
     opens the first video of the process, and never again: it is set for that moment, unless the user has set it.
     """
-    import cv2
-
     global _quiet, _level, _hushed
     hush = False
     with _quieting:
         if _quiet == 0:
-            _level = cv2.utils.logging.getLogLevel()
-            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+            _level = _opencv_log().getLogLevel()
+            _opencv_log().setLogLevel(0)  # LOG_LEVEL_SILENT
         _quiet += 1
         if not _hushed:
             _hushed, hush = True, "OPENCV_FFMPEG_LOGLEVEL" not in os.environ
@@ -222,16 +219,22 @@ def _quietly() -> Iterator[None]:
         with _quieting:
             _quiet -= 1
             if _quiet == 0:
-                cv2.utils.logging.setLogLevel(_level)
+                _opencv_log().setLogLevel(_level)
             if hush:
                 os.environ.pop("OPENCV_FFMPEG_LOGLEVEL", None)
+
+
+def _opencv_log() -> Any:
+    import cv2
+
+    return getattr(cv2.utils, "logging", cv2)  # before OpenCV 5, its functions were cv2's own
 
 
 def _after_fork_in_child() -> None:
     """The threads that were opening, and may hold the lock, are not here."""
     global _quieting, _quiet
-    if _quiet and "cv2" in sys.modules:
-        sys.modules["cv2"].utils.logging.setLogLevel(_level)
+    if _quiet:
+        _opencv_log().setLogLevel(_level)
     _quieting, _quiet = threading.Lock(), 0
 
 
