@@ -20,6 +20,7 @@ from graftsdk.files import check_target
 from graftsdk.plan import BranchDocument, Part, TrunkDocument
 from graftsdk.plan.cost import PlanCost, cost_table, tree_cost
 from graftsdk.plan.edit import create_plan
+from graftsdk.plan.manifest import DEFAULT_PERSONS
 from graftsdk.plan.onnx_part import write_onnx_part
 from graftsdk.prediction import reported_labels
 from graftsdk.text import one_line
@@ -86,7 +87,7 @@ def export_plan(
     person_class: int | None = None,
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
-    max_persons: int | None = None,
+    max_persons: int = DEFAULT_PERSONS,
     progress: bool = False,
 ) -> ExportReport:
     """Write a plan of one trunk and its branches, each verified against torch first.
@@ -104,8 +105,8 @@ def export_plan(
         segmenter_family, segmenter_size: None takes them from its shapes; to be said where those leave them open:
             a name out of `graftsdk.segment`, and (H, W), the sides of its input.
         person_class: of the segmenter; None finds it by its name.
-        score_threshold, iou_threshold, max_persons: of its decoding, 0..1 and 1..1000; None takes the family's own
-            (yolo: 0.25, 0.7) and 300.
+        score_threshold, iou_threshold: of its decoding, 0..1; None takes the family's own (yolo: 0.25 and 0.7).
+        max_persons: 1..1000, the most in one image, those with the highest scores.
         progress: a bar on stderr.
 
     Raises:

@@ -15,6 +15,7 @@ import numpy as np
 from graftsdk.errors import InputError, NonFiniteOutput, ShapeError, ValidationFailed
 from graftsdk.export.validate import open_part
 from graftsdk.plan import Part, PartInfo, Provenance, SegmenterInfo
+from graftsdk.plan.manifest import DEFAULT_PERSONS
 from graftsdk.plan.onnx_part import read_segmenter_part
 from graftsdk.plan.strict_json import MAX_TEXT_BYTES
 from graftsdk.scores import check_fraction
@@ -49,7 +50,7 @@ def read_segmenter(
     input_size: tuple[int, int] | None = None,
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
-    max_persons: int | None = None,
+    max_persons: int = DEFAULT_PERSONS,
 ) -> SegmenterSource:
     """Any ONNX file that an adapter knows by its outputs.
 
@@ -58,7 +59,7 @@ def read_segmenter(
         person_class: the index of the class "person"; None finds it in the metadata's `names`, else 0.
         family, input_size: as `graftsdk.segment.recognise`; None leaves them to the shapes.
         score_threshold, iou_threshold: 0..1, of the decoding; None takes the family's own.
-        max_persons: 1..1000, the most in one image; None takes 300.
+        max_persons: 1..1000, the most in one image.
 
     Raises:
         InputError: no adapter knows it, its shapes leave something open, its classes have no person, or an argument
@@ -78,13 +79,12 @@ def read_segmenter(
         fields["score_threshold"] = check_fraction("score_threshold", score_threshold)
     if iou_threshold is not None:
         fields["iou_threshold"] = check_fraction("iou_threshold", iou_threshold)
-    if max_persons is not None:
-        fields["max_persons"] = _whole("max_persons", max_persons, 1, MAX_PERSONS)
+    limit = _whole("max_persons", max_persons, 1, MAX_PERSONS)
     stated = metadata.get("license") or metadata.get("licence") or ""
     provenance = Provenance(
         _plain(stated if licence is None else licence), _plain(metadata.get("author", "") if author is None else author)
     )
-    return SegmenterSource(str(path), part, SegmenterInfo(part=part.name, **fields), provenance)
+    return SegmenterSource(str(path), part, SegmenterInfo(part=part.name, max_persons=limit, **fields), provenance)
 
 
 def check_segmenter(source: SegmenterSource) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 from graftsdk.errors import InputError
-from graftsdk.plan.manifest import DEFAULT_PERSONS
 from graftsdk.segment.base import Adapter
 from graftsdk.segment.yolo import COEFFICIENTS, PROTOTYPE_STRIDE, STRIDES, YoloAdapter
 
@@ -27,7 +26,7 @@ _KNOWN = (
 
 
 class SegmenterFields(TypedDict):
-    """What a manifest's SegmenterInfo needs, all but the part's name."""
+    """What a manifest's SegmenterInfo needs of a network, beside the part's name; the rest has defaults."""
 
     family: str
     input: str
@@ -36,7 +35,6 @@ class SegmenterFields(TypedDict):
     person_class: int
     score_threshold: float
     iou_threshold: float
-    max_persons: int
 
 
 def open_adapter(info: SegmenterInfo) -> Adapter:
@@ -56,8 +54,8 @@ def recognise(
 ) -> SegmenterFields:
     """What is needed to run an unknown ONNX file as a segmenter, told by the shapes of its inputs and outputs.
 
-    The person is class 0, the thresholds are the family's own (score 0.25, IoU 0.7), and there are at most 300
-    persons: a caller who knows better replaces them.
+    The person is class 0 and the thresholds are the family's own (score 0.25, IoU 0.7): a caller who knows better
+    replaces them.
 
     Args:
         inputs: name -> shape; a free dimension is a string or None; a shape of which nothing is known is empty.
@@ -137,7 +135,6 @@ def _yolo(
             person_class=0,
             score_threshold=0.25,
             iou_threshold=0.7,
-            max_persons=DEFAULT_PERSONS,
         )
         return fields, open_size, len(told) < 6 or not all(isinstance(side, int) for side in told)
     return None

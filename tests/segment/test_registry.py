@@ -31,7 +31,6 @@ def test_yolo_is_told_by_its_shapes(inputs, outputs, size):
         "person_class": 0,
         "score_threshold": 0.25,
         "iou_threshold": 0.7,
-        "max_persons": 300,
     }
     assert recognise(inputs, outputs, "yolo", size) == fields  # saying what is so changes nothing
 
