@@ -57,9 +57,9 @@ def _source(person: Person, size: tuple[int, int]) -> tuple[Array, tuple[float, 
     would take longer than all the rest of the drawing.
     """
     lazy = person._mask
-    if isinstance(lazy, partial) and lazy.func.__name__ == "mask_at" and lazy.args[1:] == size:
+    if isinstance(lazy, partial) and lazy.args[1:] == size:
         masks = getattr(lazy.func, "__self__", None)
-        if isinstance(masks, BoxMasks):
+        if isinstance(masks, BoxMasks) and lazy.func.__name__ == "mask_at":
             array, extent = masks[lazy.args[0]], masks.extents[lazy.args[0]]
             values = array if array.dtype == np.float32 else (array != 0).astype(np.float32)
             return values, tuple(float(edge) for edge in extent)

@@ -238,8 +238,8 @@ class Prediction:
         """A data frame with one row a person and the columns of `to_rows`; that of nobody has them too.
 
         The columns of all predictions of the same labels have the same kinds, so that `pandas.concat` takes them
-        together: string for names, Int64 for frame, int64 for person, float64 for timestamp and float32 otherwise.
-        What is not known is missing (`isna`).
+        together: string for names, Int64 for frame, int64 for person, float64 for timestamp and box, float32 for
+        scores. What is not known is missing (`isna`).
 
         Args:
             classes: with the probability of every class of the labels with three or more, as in "age.adult". Which

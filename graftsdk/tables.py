@@ -58,9 +58,10 @@ def to_pandas(prediction: Prediction, classes: bool) -> pandas.DataFrame:
     """See `Prediction.to_pandas`."""
     library = _package("pandas")
     pairs = _label_columns(prediction.labels)
-    kinds: dict[str, Any] = dict.fromkeys((*FIXED[4:], *(score for _, score in pairs)), np.float32)
+    kinds: dict[str, Any] = dict.fromkeys(("score", *(score for _, score in pairs)), np.float32)
+    kinds |= dict.fromkeys(("timestamp", *FIXED[4:8]), np.float64)
     text = library.StringDtype("python")  # pyarrow's refuses paths that are not UTF-8
-    kinds |= {"source": text, "frame": "Int64", "timestamp": np.float64, "person": np.int64}
+    kinds |= {"source": text, "frame": "Int64", "person": np.int64}
     kinds |= {name: text for name, _ in pairs}
     told = rows(prediction)
     cells = {name: library.Series([row[name] for row in told], dtype=kinds[name]) for name in columns(prediction)}

@@ -231,6 +231,21 @@ def test_masks_at_any_scale_lie_where_they_belong(kind, side):
     assert drawn.any()
 
 
+class Made:
+    """A callable without a name."""
+
+    def __call__(self, *_: object) -> np.ndarray:
+        return np.eye(50, 60, dtype=bool)
+
+
+@pytest.mark.parametrize("lazy", [Made(), partial(Made(), 0, 50, 60), partial(np.eye, 50, 60), lambda: np.eye(50, 60)])
+def test_masks_made_in_any_way(lazy):
+    found = Prediction((Person(0, (0, 0, 50, 50), 0.9, {}, lazy),), photograph(50, 60))
+    changed = (found.plot(boxes=False, tags=False) != found.image).any(axis=2)
+    assert changed[np.eye(50, 60, dtype=bool)].mean() > 0.95
+    assert changed.mean() < 0.2
+
+
 def test_a_segmenters_mask_is_never_made_for_the_whole_frame(monkeypatch):
     masks = BoxMasks([np.ones((4, 4), bool)], np.array([[10, 10, 30, 30]], np.float32))
     found = Prediction((Person(0, (10, 10, 30, 30), 0.9, {}, partial(masks.mask_at, 0, 50, 60)),), photograph(50, 60))

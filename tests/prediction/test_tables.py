@@ -72,12 +72,12 @@ def test_pandas():
     assert frame["person"].tolist() == [0, 1]
     assert frame["gender.score"].tolist() == [np.float32(0.93)] * 2
     assert frame["age"].isna().tolist() == [False, True]
-    assert frame.loc[0, "x0"] == 1.0
+    assert frame.loc[0, ["x0", "y0"]].tolist() == [1.0, 0.33]
     assert frame["score"].isna().tolist() == [False, True]
     assert frame["frame"].isna().all() and frame["timestamp"].isna().all()
     assert frame[frame["age"] == "adult"]["person"].tolist() == [0]
     kinds = {
-        "source": "string", "frame": "Int64", "timestamp": "float64", "person": "int64", "x0": "float32",
+        "source": "string", "frame": "Int64", "timestamp": "float64", "person": "int64", "x0": "float64",
         "score": "float32", "gender": "string", "gender.score": "float32",
     }  # fmt: skip
     assert {name: str(frame[name].dtype) for name in kinds} == kinds
