@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
 from graftsdk.cli.output import INTERRUPTED, print_json, print_table
 from graftsdk.cli.sources import find_images
@@ -17,7 +15,7 @@ from graftsdk.text import counted, one_line
 
 __all__ = ["configure", "run"]
 
-N = TypeVar("N", int, float)
+LONGEST_NAME = 24  # of a picture; the table has 120 columns then
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,23 +31,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "  graftsdk bench engine.plan --images photos/ --seconds 60\n"
         "  graftsdk bench engine.plan --labels child gender --batch 1,2,4,8,16 --threads 1 --json > bench.json"
     )
+    # Spelled out: argparse would print the options first, where `--images A B` swallows the plan after it.
+    parser.usage = (
+        "%(prog)s [-h] PLAN [--images SOURCES... | --persons N,N...] [--batch N,N...] [--seconds S]\n"
+        "         [--labels LABEL...] [--device {auto,cpu,cuda}] [--layout {merged,split}]\n"
+        "         [--threads N] [--share-threads] [--json]"
+    )
     parser.add_argument("plan", metavar="PLAN", help="the plan")
-    parser.add_argument(
+    pictures = parser.add_mutually_exclusive_group()
+    pictures.add_argument(
         "--images",
         nargs="+",
-        metavar="SOURCE",
-        help="measure on these image files, folders or patterns; default: a drawn 1080p picture with --persons in it",
+        metavar="SOURCES",
+        help="after the plan: measure on these image files, folders or patterns; default: drawn 1080p pictures",
     )
-    parser.add_argument(
+    pictures.add_argument(
         "--persons",
-        type=_numbers(int),
+        type=_numbers,
         default=(0, 1, 3, 8),
         metavar="N,N...",
-        help="in drawn pictures, given as boxes and masks; default: 0,1,3,8",
+        help="in the drawn pictures, given as boxes and masks; default: 0,1,3,8",
     )
     parser.add_argument(
         "--batch",
-        type=_numbers(int),
+        type=_numbers,
         default=(1, 8),
         metavar="N,N...",
         help="crops that the engine takes at once; default: 1,8",
@@ -62,7 +67,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="default: the cores that this process may use")
     parser.add_argument(
-        "--share-threads", action="store_true", help="one thread pool for all sessions, as graftsdk.share_threads makes"
+        "--share-threads", action="store_true", help="one thread pool for all sessions (graftsdk.share_threads)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -98,12 +103,12 @@ def _starting(seconds: float, cases: int) -> None:
     print(f"measuring {counted(cases, 'case')} for {seconds:g} s or more", file=sys.stderr)
 
 
-def _numbers(kind: Callable[[str], N]) -> Callable[[str], tuple[N, ...]]:
-    def numbers(text: str) -> tuple[N, ...]:
-        """Numbers with commas between them, each once."""
-        return tuple(dict.fromkeys(kind(each) for each in text.split(",")))
-
-    return numbers
+def _numbers(text: str) -> tuple[int, ...]:
+    """Numbers with commas between them, each once."""
+    try:
+        return tuple(dict.fromkeys(int(each) for each in text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers like 1,8, found {text!r:.80}") from None
 
 
 def _print(found: Bench) -> None:
@@ -167,7 +172,7 @@ def _print_pictures(found: Bench) -> None:
 
 
 def _picture_lines(row: PictureRow, *, segments: bool) -> list[list[str]]:
-    """Of its fastest, middle and slow runs a line each; what is said once stands in the middle one's."""
+    """Of its fastest, middle and slow runs a line each; what is said once stands in the first two."""
     lines = []
     for statistic, field in (("min", "least_ms"), ("p50", "median_ms"), ("p95", "p95_ms")):
         stages = [_ms(getattr(row.stages[stage], field)) if stage in row.stages else "" for stage in STAGES]
@@ -176,7 +181,9 @@ def _picture_lines(row: PictureRow, *, segments: bool) -> list[list[str]]:
         lines.append(["", "", statistic, *stages, _ms(getattr(row.total, field)), "", "", "", ""])
     persons = f"{row.persons:g}" if row.persons == round(row.persons) else f"{row.persons:.1f}"
     each = 1e3 / row.total.median_ms
-    lines[0][:2] = [f"{row.name}, {row.size[1]}x{row.size[0]}" if row.at_once == 1 else row.name, persons]
+    lines[0][:2] = [row.name if len(row.name) <= LONGEST_NAME else f"{row.name[: LONGEST_NAME - 1]}…", persons]
+    if row.at_once == 1:
+        lines[1][0] = f"{row.size[1]}x{row.size[0]}"
     lines[1][-4:] = [
         f"{_share(row, 'segment'):.0%}" if segments and row.stages else "",
         f"{each:.1f}",

@@ -85,8 +85,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 _EPILOG = """\
-A folder gives the images and videos in it, not those in folders inside it. In CSV a text that a
-spreadsheet would take for a formula has an apostrophe before it.
+A folder gives the images and videos in it, not those in folders inside it. After Ctrl-C a video is
+kept as far as it got. In CSV a text that a spreadsheet would take for a formula has an apostrophe
+before it.
 
 examples:
   graftsdk predict engine.plan street.jpg photos/ 'more/**/*.png' -o pictures/

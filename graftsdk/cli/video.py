@@ -104,12 +104,13 @@ class VideoFile:
 
         width, height = self._size
         down, right = height - picture.shape[0], width - picture.shape[1]
+        fitted: Any = picture
         if (down, right) != (0, 0):
             if down in (0, 1) and right in (0, 1):
-                picture = cv2.copyMakeBorder(picture, 0, down, 0, right, cv2.BORDER_REPLICATE)
+                fitted = cv2.copyMakeBorder(picture, 0, down, 0, right, cv2.BORDER_REPLICATE)
             else:
-                picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
-        self._writer.write(picture)
+                fitted = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
+        self._writer.write(fitted)
         self._written += 1
 
     def _finish(self) -> None:

@@ -62,23 +62,27 @@ class Work:
         while at < len(sources):
             batch = sources[at : at + count]
             started = time.perf_counter()
-            places = [source.place for source in batch]
-            results = self._predictor.predict(places, reduce=self._args.reduce, errors="return")
+            largest = max(largest, self._together(batch))
             spent = time.perf_counter() - started
             at += len(batch)
-            for source, result in zip(batch, results, strict=True):
-                if isinstance(result, GraftError):
-                    self._fail(source, result)
-                else:
-                    if source in self._pictures:
-                        with self.times.saving():
-                            result.save(self._pictures[source])
-                    self._take(result)
-                    largest = max(largest, result.image.nbytes)
-                self._bar.update()
             # Several at once share batches of the engine, but nothing comes before all of them are done.
             count = 2 * count if spent < AT_ONCE_SECONDS / 2 else count if spent < AT_ONCE_SECONDS else count // 2
             count = max(1, min(count, MOST_AT_ONCE, AT_ONCE_BYTES // largest))
+
+    def _together(self, sources: Sequence[Source]) -> int:
+        """These images at once; bytes of the largest one's pixels."""
+        places = [source.place for source in sources]
+        results = self._predictor.predict(places, reduce=self._args.reduce, errors="return")
+        for source, result in zip(sources, results, strict=True):
+            if isinstance(result, GraftError):
+                self._fail(source, result)
+            else:
+                if source in self._pictures:
+                    with self.times.saving():
+                        result.save(self._pictures[source])
+                self._take(result)
+            self._bar.update()
+        return max(result.image.nbytes if isinstance(result, Prediction) else 0 for result in results)
 
     def _video(self, source: Source) -> None:
         options = {"stride": self._args.stride, "live": self._args.live, "reduce": self._args.reduce}

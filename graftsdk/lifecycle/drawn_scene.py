@@ -68,4 +68,5 @@ def _figure() -> npt.NDArray[np.uint8]:
     head = ((x - 0.5) / 0.22) ** 2 + ((y - 0.09) / 0.09) ** 2 < 1
     body = ((x - 0.5) / 0.48) ** 4 + ((y - 0.38) / 0.23) ** 4 < 1
     legs = (np.abs(np.abs(x - 0.5) - 0.2) < 0.14) & (y > 0.5)
-    return (head | body | legs).astype(np.uint8)
+    inside: npt.NDArray[np.uint8] = (head | body | legs).astype(np.uint8)
+    return inside
