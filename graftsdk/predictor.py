@@ -181,9 +181,9 @@ class Predictor:
         """
         wanted = self._wanted(labels)
         check_decoding(color, reduce)
-        if errors not in ("raise", "return"):
+        if not isinstance(errors, str) or errors not in ("raise", "return"):
             raise InputError(f"errors: expected 'raise' or 'return', found {errors!r:.40}")
-        if isinstance(image, (str, os.PathLike)) and os.path.isdir(image):
+        if _is_folder(image):
             image = list_images(image)
         if not isinstance(image, (list, tuple)):
             if errors != "raise":
@@ -193,7 +193,8 @@ class Predictor:
         count = len(image)
         for name, side in (("masks", masks), ("boxes", boxes)):
             if side is not None and (not isinstance(side, (list, tuple)) or len(side) != count):
-                raise InputError(f"{name}: expected a list with one entry an image ({count}), or None")
+                found = f"{len(side)} entries" if isinstance(side, (list, tuple)) else type(side).__name__
+                raise InputError(f"{name}: expected a list with one entry an image ({count}), or None, found {found}")
         with closing(decode_ahead(image, color, reduce)) as decoded:
             fail = _raise_named if errors == "raise" else _keep
             return self._predict(decoded, masks or [None] * count, boxes or [None] * count, wanted, fail)
@@ -286,10 +287,10 @@ class Predictor:
         if labels is None:
             return self.labels
         wanted = () if isinstance(labels, (str, bytes)) or not isinstance(labels, Iterable) else tuple(labels)
-        if not wanted or any(label not in self.labels or wanted.count(label) > 1 for label in wanted):
-            raise InputError(
-                f"labels: expected a list of some of {list(self.labels)}, each once, found {labels!r:.200}"
-            )
+        texts = all(isinstance(label, str) for label in wanted)
+        if not wanted or not texts or any(label not in self.labels or wanted.count(label) > 1 for label in wanted):
+            found = " ".join(f"{labels!r:.200}".split())  # an array's text has several lines
+            raise InputError(f"labels: expected a list of some of {list(self.labels)}, each once, found {found}")
         return wanted
 
     def _scores(self, crops: npt.NDArray[np.float32], labels: tuple[str, ...]) -> dict[str, npt.NDArray[np.float32]]:
@@ -366,6 +367,13 @@ def _document(plan: Plan, label: str) -> BranchDocument:
     found = plan.manifest.find(label)
     assert found is not None  # joints_of found it
     return found[1].document
+
+
+def _is_folder(image: Any) -> bool:
+    try:
+        return isinstance(image, (str, os.PathLike)) and os.path.isdir(image)
+    except TypeError:  # it gives no path; decoding says so
+        return False
 
 
 def _reopen(path: str, options: dict[str, Any]) -> Predictor:

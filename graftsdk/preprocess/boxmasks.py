@@ -39,8 +39,7 @@ class BoxMasks(Sequence[npt.NDArray[Any]]):
     extents: npt.NDArray[np.float32]
 
     def __init__(self, arrays: Sequence[npt.NDArray[Any]] | npt.NDArray[Any], extents: npt.NDArray[Any]) -> None:
-        arrays = tuple(arrays)
-        extents = np.asarray(extents)
+        arrays, extents = _array_tuple(arrays), _extent_array(extents)
         if extents.dtype.kind not in "fiu":
             raise DTypeError(f"extents: expected float32[{len(arrays)}, 4], found dtype {extents.dtype}")
         if extents.shape != (len(arrays), 4) and not (len(arrays) == 0 and extents.size == 0):
@@ -158,6 +157,24 @@ def mask_box(
         return None
     filled = np.flatnonzero(columns)
     return left + int(filled[0]), rows[0], left + int(filled[-1]) + 1, rows[-1] + 1
+
+
+def _array_tuple(arrays: Any) -> tuple[npt.NDArray[Any], ...]:
+    try:
+        return tuple(arrays)
+    except TypeError as error:
+        raise InputError(f"masks: expected a list of arrays [h, w], found {type(arrays).__name__}") from error
+
+
+def _extent_array(extents: Any) -> npt.NDArray[Any]:
+    if isinstance(extents, np.ma.MaskedArray):
+        raise InputError("extents: expected a plain array [N, 4], found a masked one; use extents.filled()")
+    try:
+        return np.asarray(extents)
+    except ValueError as error:
+        raise ShapeError(f"extents: expected [N, 4], found rows of different lengths: {error!s:.200}") from error
+    except (TypeError, RuntimeError) as error:
+        raise InputError(f"extents: expected an array [N, 4], found one that gives none: {error!s:.200}") from error
 
 
 def _check_array(array: Any, where: str) -> None:

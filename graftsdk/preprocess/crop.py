@@ -50,7 +50,8 @@ def mask_crop(
         spec: what a crop is.
         color: the image's channel order, "bgr" or "rgb".
         threads: how many crops are cut at once; results do not depend on it.
-        out: where to write, and what is returned: float32[N, 3, H, W], contiguous, writeable, no part of the image.
+        out: where to write, and what is returned: float32[N, 3, H, W], contiguous, writeable, no part of the image
+            or the masks.
 
     Raises:
         InputError: a box that is not finite, has no area or lies outside, or a mask that covers nothing where
@@ -75,7 +76,7 @@ def mask_crop(
             f"cut them in smaller batches"
         )
     if out is not None:
-        _check_out(out, (len(boxes), 3, *spec.size), image)
+        _check_out(out, (len(boxes), 3, *spec.size), image, masks)
     frames, arrays, extents = None, None, None
     if spec.background == "fill":
         if isinstance(masks, BoxMasks):
@@ -129,7 +130,7 @@ def check_boxes(boxes: Any, image_size: tuple[int, int]) -> npt.NDArray[np.float
     height, width = image_size
     x0, y0, x1, y1 = wide.T
     tests = (
-        ("finite coordinates", np.abs(wide).max(axis=1) <= _FARTHEST),  # a NaN fails too
+        ("finite coordinates within 2**31 pixels", np.abs(wide).max(axis=1) <= _FARTHEST),  # a NaN fails too
         ("x0 < x1 and y0 < y1 (boxes are x0, y0, x1, y1)", (x0 < x1) & (y0 < y1)),
         (
             f"a part of the image of {width} x {height} (width x height)",
@@ -215,7 +216,9 @@ def check_persons(
     return boxes, masks, truncated
 
 
-def _check_out(out: Any, shape: tuple[int, ...], image: npt.NDArray[np.uint8]) -> None:
+def _check_out(
+    out: Any, shape: tuple[int, ...], image: npt.NDArray[np.uint8], masks: npt.NDArray[Any] | BoxMasks | None
+) -> None:
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise InputError(f"out: expected an array float32{list(shape)}, found {type(out).__name__}")
     if out.dtype != np.float32 or not out.dtype.isnative:
@@ -224,8 +227,9 @@ def _check_out(out: Any, shape: tuple[int, ...], image: npt.NDArray[np.uint8]) -
         raise ShapeError(f"out: expected {list(shape)}, one crop for each box, found {list(out.shape)}")
     if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
         raise InputError("out: expected a contiguous, aligned and writeable array, found another; use np.empty")
-    if np.may_share_memory(out, image):
-        raise InputError("out: expected memory of its own, found the image's; use np.empty")
+    read = [image, *(masks if isinstance(masks, BoxMasks) else () if masks is None else (masks,))]
+    if any(np.may_share_memory(out, array) for array in read):
+        raise InputError("out: expected memory of its own, found the image's or a mask's; use np.empty")
 
 
 def _check_threads(threads: Any) -> None:

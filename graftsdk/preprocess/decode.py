@@ -8,6 +8,7 @@ import re
 import stat
 import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,7 +86,7 @@ def decode_image(
 
 def check_decoding(color: Any, reduce: Any) -> None:
     """Refuse another channel order or scale than `decode_image` knows. Raises InputError."""
-    if color not in ("bgr", "rgb"):
+    if not isinstance(color, str) or color not in ("bgr", "rgb"):
         raise InputError(f"color: expected 'bgr' or 'rgb', found {color!r:.40}")
     if isinstance(reduce, bool) or not isinstance(reduce, int) or reduce not in (1, 2, 4, 8):
         raise InputError(f"reduce: expected 1, 2, 4 or 8, found {reduce!r:.40}")
@@ -116,8 +117,8 @@ def _read(source: Any) -> bytes:
         raise InputError(f"image: expected {_SOURCES}, found {type(source).__name__}")
     try:
         data = source.read(MAX_ENCODED_BYTES + 1)
-    except (OSError, ValueError, TypeError) as error:  # ValueError: closed, or undecodable text
-        raise InputError(f"image: expected a readable binary file, found one that fails: {error}") from error
+    except Exception as error:  # of whatever library the file is: EOFError, zlib.error
+        raise InputError(f"image: expected a readable binary file, found one that fails: {error!s:.200}") from error
     if not isinstance(data, bytes):
         raise InputError(f"image: expected a file opened in binary mode, found one that gives {type(data).__name__}")
     return data
@@ -148,6 +149,8 @@ def _read_path(path: str | os.PathLike[str]) -> bytes:
         raise InputError(f"image: expected a file, found nothing at {os.fspath(path)!r:.200}") from error
     except InputError:
         raise
+    except TypeError as error:
+        raise InputError(f"image: expected a path, found a {type(path).__name__} that gives none") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL inside
         raise InputError(f"image: expected a readable file, found {os.fspath(path)!r:.200}") from error
 
@@ -164,7 +167,7 @@ def _open(data: bytes) -> Image.Image:
         _check_jpeg_scans(data)
     elif data.startswith(b"\x89PNG\r\n\x1a\n"):
         name = "PNG"
-        _check_png_end(data)
+        _check_png(data)
     elif data.startswith(b"BM"):
         name = "BMP"
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -194,14 +197,19 @@ def _check_jpeg_scans(data: bytes) -> None:
         marker = _JPEG_MARKER.search(data, start if bare else start + int.from_bytes(data[start : start + 2], "big"))
 
 
-def _check_png_end(data: bytes) -> None:
-    """Refuse a PNG without its last chunk: Pillow stops looking once it has the pixels."""
-    start = 8
+def _check_png(data: bytes) -> None:
+    """Refuse a PNG that is cut off or damaged: Pillow stops looking once it has the pixels.
+
+    It leaves out the checksums of the pixels, and bits of the compressed data's end would change some unseen.
+    """
+    start, view = 8, memoryview(data)
     for _ in range(_MAX_PNG_CHUNKS):
         length, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
-        start += 12 + length
+        body, start = start + 4, start + 12 + length
         if start > len(data):
             raise DecodeError(f"image: expected a whole PNG, found one cut off after {len(data)} bytes")
+        if zlib.crc32(view[body : start - 4]) != int.from_bytes(data[start - 4 : start], "big"):
+            raise DecodeError("image: expected a whole PNG, found a part that its checksum contradicts")
         if kind == b"IEND":
             return
     raise DecodeError(f"image: expected a PNG of at most {_MAX_PNG_CHUNKS} chunks, found more; encode it anew")

@@ -42,7 +42,7 @@ def check_image(array: Any, color: Color = "bgr") -> npt.NDArray[np.uint8]:
 
 def check_pixels(array: Any, color: Color = "bgr") -> npt.NDArray[np.uint8]:
     """The array as it is, in the order `color`, once it has passed every check of `check_image`."""
-    if color not in ("bgr", "rgb"):
+    if not isinstance(color, str) or color not in ("bgr", "rgb"):
         raise InputError(f"color: expected 'bgr' or 'rgb', found {color!r:.40}")
     if not isinstance(array, np.ndarray):
         raise InputError(f"image: expected an array uint8[H, W, 3], found {type(array).__name__}")

@@ -247,7 +247,7 @@ print(interrupted)
     started = time.monotonic()
     done = python(script, path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "20\n", "")
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 90
 
 
 @pytest.mark.parametrize("kept", ["global", "ring", "thread", "with"])
