@@ -9,6 +9,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 
@@ -564,11 +565,23 @@ def test_what_happens_in_the_thread_reaches_the_consumer(videos, monkeypatch):
 def test_a_child_of_the_process_ends_as_it_should(videos, folder):
     with open_frames(videos["a.mp4"]) as film, open_frames(folder) as images:
         next(film), next(images)
+        held, forked = threading.Event(), threading.Event()
+
+        def hold():
+            with film._handover._changed:
+                held.set()
+                forked.wait(30)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait()
         child = os.fork()
         if child == 0:  # what its thread held is nobody's here
             film.close()
             images.close()
             os._exit(0)
+        forked.set()
+        holder.join()
         deadline = time.monotonic() + 20
         while (done := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
             time.sleep(0.02)
