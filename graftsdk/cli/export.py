@@ -64,6 +64,11 @@ def _export(arguments: argparse.Namespace) -> int:
             segmenter_licence=arguments.segmenter_licence,
             segmenter_author=arguments.segmenter_author,
             person_class=arguments.person_class,
+            segmenter_family=arguments.segmenter_family,
+            segmenter_size=None if arguments.segmenter_size is None else tuple(arguments.segmenter_size),
+            score_threshold=arguments.score_threshold,
+            iou_threshold=arguments.iou_threshold,
+            max_persons=arguments.max_persons,
             progress=progress,
         )
     if arguments.json:
@@ -93,6 +98,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--segmenter-licence", metavar="TEXT", help="its licence (default: what its metadata says)")
     add("--segmenter-author", metavar="TEXT", help="its author (default: what its metadata says)")
     add("--person-class", type=int, metavar="N", help="its class of persons (default: found by the name 'person')")
+    add("--segmenter-family", metavar="NAME", help="what it is, where its shapes leave that open: yolo")
+    add("--segmenter-size", type=int, nargs=2, metavar=("H", "W"), help="the sides of its input, where they are free")
+    add("--score-threshold", type=float, metavar="X", help="least score of a person (default: the family's, 0.25)")
+    add(
+        "--iou-threshold",
+        type=float,
+        metavar="X",
+        help="overlap of two boxes that are one person (default: 0.7)",
+    )
+    add("--max-persons", type=int, metavar="N", default=300, help="most persons of one image, 1..1000 (default: 300)")
     add("--json", action="store_true", help="print the report as JSON")
     add("--quiet", action="store_true", help="no progress bar and no table")
     return parser

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from graftsdk.cli.export import main
+from graftsdk.errors import InputError
 from graftsdk.export.parts import branch_part, trunk_part
 from graftsdk.models import Branch, Trunk
 from graftsdk.plan import load_plan
+from graftsdk.plan.manifest import DEFAULT_PERSONS
 
 COMMAND = [sys.executable, "-m", "graftsdk.cli.export"]
 
@@ -124,3 +126,20 @@ def test_a_missing_package_says_what_to_install(files: Path, package: str) -> No
     done = subprocess.run(call, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(rf"error: \S+ needs {package}: pip install 'graftsdk\[export\]'\n", done.stderr)
+
+
+def test_what_the_segmenter_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, object] = {}
+
+    def export_plan(*paths: object, **options: object) -> object:
+        told.update(options)
+        raise InputError("enough")
+
+    monkeypatch.setattr("graftsdk.export.export_plan", export_plan)
+    call = ["--trunk", "t", "--branches", "b", "-o", "p", "--segmenter", "s.onnx"]
+    assert main(call) == 2
+    assert (told["segmenter_family"], told["segmenter_size"], told["max_persons"]) == (None, None, DEFAULT_PERSONS)
+    extra = "--segmenter-family yolo --segmenter-size 320 640 --score-threshold .3 --iou-threshold .6 --max-persons 9"
+    assert main([*call, *extra.split()]) == 2
+    assert (told["segmenter_family"], told["segmenter_size"], told["max_persons"]) == ("yolo", (320, 640), 9)
+    assert (told["score_threshold"], told["iou_threshold"]) == (0.3, 0.6)
