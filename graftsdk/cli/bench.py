@@ -122,6 +122,8 @@ def _print(found: Bench) -> None:
         f"machine   {one_line(machine.cpu) or 'unknown CPU'}, {counted(machine.cores, 'core')} for this process, "
         f"load {machine.load:.1f} in the minute before"
     )
+    if machine.load > machine.cores / 2:
+        print("          others are at work on it: rely on min and on ratios, not on p50 and p95")
     print(f"          {' '.join(machine.features)}")
     print(f"versions  {', '.join(f'{name} {version}' for name, version in machine.versions.items())}")
     print(f"measured  for {found.seconds:.0f} s, all cases in turns, after one run of each that does not count")

@@ -16,10 +16,10 @@ from graftsdk.errors import InputError
 from graftsdk.files import atomic_write, check_target
 from graftsdk.preprocess.capture import open_regular
 
-__all__ = ["LIVE_RATE", "VideoFile", "rate_and_count"]
+__all__ = ["LIVE_RATE", "USUAL_RATE", "VideoFile", "rate_and_count"]
 
 LIVE_RATE = 10.0  # pictures a second of what comes irregularly
-_RATE = 25.0  # of a file that states none that can be
+USUAL_RATE = 25.0  # of a source that states none, or one that cannot be
 _FOURCC = "mp4v"  # MPEG-4 part 2: what every build of OpenCV writes
 
 Picture = npt.NDArray[np.uint8]
@@ -146,4 +146,4 @@ def rate_and_count(path: str | os.PathLike[str]) -> tuple[float, int]:
     finally:
         os.close(descriptor)
     known = math.isfinite(rate) and 0.1 <= rate <= 1000
-    return rate if known else _RATE, int(count) if 0 < count < 2**31 else 0
+    return rate if known else USUAL_RATE, int(count) if 0 < count < 2**31 else 0

@@ -14,7 +14,7 @@ from typing import Any
 from graftsdk.cli.formats import Format
 from graftsdk.cli.saving import Chosen
 from graftsdk.cli.sources import Source
-from graftsdk.cli.video import LIVE_RATE, VideoFile, rate_and_count
+from graftsdk.cli.video import LIVE_RATE, USUAL_RATE, VideoFile, rate_and_count
 from graftsdk.errors import GraftError, InputError, NonFiniteOutput
 from graftsdk.prediction import Prediction
 from graftsdk.predictor import Predictor
@@ -103,7 +103,7 @@ class Work:
 
     def _opened(self, source: Source, live: bool, stack: ExitStack) -> VideoFile | None:
         """Where the source's frames are drawn to, if they are to be; and the bar learns how many there will be."""
-        rate, count = LIVE_RATE, 0
+        rate, count = USUAL_RATE, 0
         if source.kind == "video" and isinstance(source.place, Path):
             rate, count = rate_and_count(source.place)
         stride = self._args.stride
@@ -114,9 +114,7 @@ class Work:
         self._bar.refresh()
         if source not in self._pictures:
             return None
-        paced = live or source.kind == "live"
-        rate = LIVE_RATE if paced else rate / stride
-        return stack.enter_context(VideoFile(self._pictures[source], rate, paced=paced))
+        return stack.enter_context(VideoFile(self._pictures[source], LIVE_RATE if live else rate / stride, paced=live))
 
     def _take(self, prediction: Prediction) -> None:
         self.times.add(prediction)
@@ -129,7 +127,8 @@ class Work:
 
     def _fail(self, source: Source, error: GraftError) -> None:
         self.failed += 1
-        self._say(f"{source.name}: {one_line(str(error))}")
+        text = one_line(str(error))
+        self._say(text if text.startswith(source.name) else f"{source.name}: {text}")
 
     def _say(self, text: str) -> None:
         self._bar.write(text, file=sys.stderr)

@@ -22,8 +22,9 @@ QUICK = ("--seconds", "0")
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a plan and two images; the working directory."""
+    """A folder with a plan and two images; the working directory. One run is enough to be printed."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "LEAST_RUNS", 1)
     toys.write(tmp_path / "engine.plan")
     (tmp_path / "photos").mkdir()
     for name in ("a.png", "b.png"):
@@ -107,7 +108,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
         raise KeyboardInterrupt
 
     monkeypatch.setattr(bench, "in_turns", interrupted)
-    assert main(["bench", "engine.plan", *QUICK, "--persons", "1"]) == 130
+    assert main(["bench", "engine.plan", *QUICK, "--images", "photos"]) == 130
     captured = capsys.readouterr()
     assert "PICTURES" in captured.out
     assert captured.err.splitlines()[-1].startswith("interrupted after ")

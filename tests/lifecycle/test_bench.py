@@ -23,7 +23,8 @@ from graftsdk.preprocess import decode_image
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Path:
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(bench, "LEAST_RUNS", 2)
     toys.write(tmp_path / "engine.plan")
     return tmp_path / "engine.plan"
 
@@ -100,7 +101,7 @@ def test_two_trunks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("at", "kept"), [(1, False), (20, True)])
-def test_interrupted(plan: Path, at: int, kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted(plan: Path, photos: list[Path], at: int, kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was measured is kept once every case ran."""
     in_turns = bench.in_turns
 
@@ -113,9 +114,9 @@ def test_interrupted(plan: Path, at: int, kept: bool, monkeypatch: pytest.Monkey
     monkeypatch.setattr(bench, "in_turns", interrupted)
     if not kept:
         with pytest.raises(KeyboardInterrupt):
-            bench_plan(plan, persons=(1,), seconds=60.0)
+            bench_plan(plan, pictures=photos[:1], seconds=60.0)
         return
-    found = bench_plan(plan, persons=(1,), seconds=60.0)
+    found = bench_plan(plan, pictures=photos[:1], seconds=60.0)
     assert found.interrupted
     assert all(row.spent.runs >= 1 for row in found.engine)
 
