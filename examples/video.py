@@ -48,7 +48,8 @@ with Predictor(plan) as predictor, predictor.stream(video, stride=STRIDE) as str
             writer = cv2.VideoWriter(str(folder / "annotated.mp4"), fourcc, FRAMES_A_SECOND / STRIDE, size)
         writer.write(picture)
         told = "; ".join(repr(person) for person in prediction)
-        print(f"frame {prediction.frame} at {prediction.timestamp:.2f} s: {told}")
+        at = "" if prediction.timestamp is None else f" at {prediction.timestamp:.2f} s"  # not every file says
+        print(f"frame {prediction.frame}{at}: {told}")
 if writer is not None:
     writer.release()
 print(f"The video: {folder / 'annotated.mp4'}")

@@ -7,7 +7,7 @@
     │   ├── LayoutError                 an array whose axes are in another order
     │   ├── ImageTooLarge               more pixels, bytes or a longer side than the limit
     │   ├── ImageTooSmall               a side below the least size that works
-    │   └── DecodeError                 bytes that are not a readable JPEG, PNG, WebP or BMP
+    │   └── DecodeError                 bytes that are no readable image or video
     ├── PlanError(ValueError)           a plan, part or checkpoint file that cannot be trusted
     │   ├── PlanTruncated               the file ends before what its header announces
     │   ├── PlanCorrupt                 bytes, digests or fields that contradict each other
@@ -100,7 +100,7 @@ class ImageTooSmall(InputError):
 
 
 class DecodeError(InputError):
-    """Bytes that are not a readable JPEG, PNG, WebP or BMP."""
+    """Bytes that are no readable image or video, or a video or camera that broke off."""
 
 
 class PlanError(GraftError, ValueError):

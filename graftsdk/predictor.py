@@ -214,16 +214,18 @@ class Predictor:
         The stream has `dropped`, `lag_ms` and `failures`; it closes at its end, or with `close()` or a `with` block.
 
         Args:
-            source: path of a video (every frame) or a folder of images; an iterable of images; a camera's number,
-                "/dev/video0" or an address such as "rtsp://..." (the newest frame; those it replaced are dropped).
+            source: path of a video (every frame), an image or a folder of images; an iterable of images; a camera's
+                number, "/dev/video0" or an address such as "rtsp://..." (the newest frame; those it replaced are
+                dropped).
             stride: take every so manieth frame.
-            live: True for the newest frame, False for every one; None goes by the kind of source.
+            live: True for the newest frame, False for every one; None goes by the kind of source. True plays a file
+                at its own pace, as if it were a camera.
             labels: the labels to return, in this order; None for all of the predictor's.
             reduce: as for `predict`.
 
         Raises:
-            InputError, DecodeError: the source cannot be opened; or, on the way, a video or camera cannot be read any
-                further. An image of a folder or list is left out then, and `failures` says why.
+            InputError, DecodeError: the source cannot be opened; or, after the frames that came, a video is cut off or
+                a camera is gone. An image of a folder or list is left out, and `failures` says why.
             NonFiniteOutput, PlanCorrupt, EngineError: as `predict`.
         """
         wanted = self._wanted(labels)
