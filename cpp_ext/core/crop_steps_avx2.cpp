@@ -1,5 +1,5 @@
 #include "core/crop_steps_vector.hpp"
 
 namespace graftsdk {
-const CropSteps kAvx2Steps = {load, combine, spread};
+const CropSteps kAvx2Steps = kSteps;
 }

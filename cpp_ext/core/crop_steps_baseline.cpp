@@ -1,5 +1,5 @@
 #include "core/crop_steps_vector.hpp"
 
 namespace graftsdk {
-const CropSteps kBaselineSteps = {load, combine, spread};
+const CropSteps kBaselineSteps = kSteps;
 }

@@ -7,8 +7,10 @@
 #include <stdexcept>
 #include <thread>
 
+#include "core/columns.hpp"
 #include "core/crop_steps.hpp"
 #include "core/resize_table.hpp"
+#include "core/source_rows.hpp"
 
 namespace graftsdk {
 
@@ -18,196 +20,160 @@ namespace {
 // read again for the next output row: bounds memory at 64 rows of the widest image.
 constexpr int64_t kRows = 64;
 
+// Output rows from now whose source rows are asked for: of 600 rows resized to 299, one crop took 0.153 ms instead of
+// 0.168 with AVX2, 0.131 instead of 0.150 with AVX-512.
+constexpr int64_t kAhead = 2;
+
 const CropSteps& steps_for(const std::string& level) {
   const std::vector<std::string> levels = mask_crop_levels();
   if (std::find(levels.begin(), levels.end(), level) == levels.end()) {
     throw std::invalid_argument("level: expected one that this CPU has, found " + level.substr(0, 40));
   }
-#if defined(GRAFTSDK_AVX2)
+#if defined(GRAFTSDK_X86)
   if (level == "avx2") return kAvx2Steps;
+  if (level == "avx512") return kAvx512Steps;
 #endif
   return kBaselineSteps;
 }
 
-int64_t round_up(int64_t value) {
-  return checked_sum(value, CropSteps::kPixels - 1) / CropSteps::kPixels * CropSteps::kPixels;
-}
-
-/// Vectors only grow: a value that an earlier crop left behind is multiplied by 0, so it has to be finite.
-template <typename T>
-void grow(std::vector<T>& values, int64_t size) {
-  if (values.size() < static_cast<size_t>(size)) values.resize(static_cast<size_t>(size));
-}
-
 /// Cuts crops one after another; each thread has its own.
+///
+/// Nothing is computed where an output reads no pixel of the person: beside the mask, above and below it.
 class Cutter {
  public:
   Cutter(const ImageView& image, const CropMasks& masks, const CropShape& shape, const CropSteps& steps)
-      : image_(image), masks_(masks), shape_(shape), steps_(steps) {
+      : image_(in_order(image)),
+        shape_(shape),
+        steps_(steps),
+        rows_(image_, masks, steps, shape.fill),
+        columns_(steps) {
     // Channels that run backwards are a plain order too.
-    bool reverse = shape.reverse;
-    if (image_.channel_stride == -1) {
-      image_.data -= 2;
-      image_.channel_stride = 1;
-      reverse = !reverse;
-    }
+    const bool reverse = shape.reverse != (image.channel_stride == -1);
     for (int channel = 0; channel < 3; ++channel) {
       const int plane = reverse ? 2 - channel : channel;
       plane_[channel] = plane;
-      scale_[channel] = static_cast<float>(1.0 / (255.0 * shape.std[plane]));
-      bias_[channel] = static_cast<float>(-shape.mean[plane] / shape.std[plane]);
+      output_.scale[channel] = static_cast<float>(1.0 / (255.0 * shape.std[plane]));
+      output_.bias[channel] = static_cast<float>(-shape.mean[plane] / shape.std[plane]);
+      output_.fill[channel] = static_cast<float>((shape.fill / 255.0 - shape.mean[plane]) / shape.std[plane]);
     }
   }
 
   void cut(size_t index, const Box& box, float* crop) {
-    window_ = crop_window(box, image_.height, image_.width, shape_.pad);
-    const int64_t source_height = window_.y1 - window_.y0;
-    const int64_t source_width = window_.x1 - window_.x0;
-    if (source_height < 1 || source_width < 1) throw std::invalid_argument("a box covers no pixel of the image");
-    index_ = index;
-    if (!masks_.boxes.empty()) box_rows_.start(masks_.boxes[index], window_);
-
-    Placement inner{0, 0, shape_.height, shape_.width};
+    const Window window = crop_window(box, image_.height, image_.width, shape_.pad);
+    const int64_t height = window.y1 - window.y0;
+    width_ = window.x1 - window.x0;
+    if (height < 1 || width_ < 1) throw std::invalid_argument("a box covers no pixel of the image");
+    inner_ = {0, 0, shape_.height, shape_.width};
     if (shape_.letterbox) {
-      inner = letterbox_placement(source_height, source_width, shape_.height, shape_.width);
-      fill_border(inner, crop);
+      inner_ = letterbox_placement(height, width_, shape_.height, shape_.width);
+      fill_border(crop);
     }
-    const ResizeTable down = resize_table(source_height, inner.height, shape_.antialias);
-    const ResizeTable across = resize_table(source_width, inner.width, shape_.antialias);
-    pack_weights(across, inner.width);
-    make_room(source_width, std::min(down.taps, kRows), across.taps);
-    for (int64_t y = 0; y < inner.height; ++y) {
-      sum_rows(down, y, source_width);
-      const int64_t at = (inner.top + y) * shape_.width + inner.left;
-      const int64_t plane = shape_.height * shape_.width;
-      float* const planes[3] = {crop + plane_[0] * plane + at, crop + plane_[1] * plane + at,
-                                crop + plane_[2] * plane + at};
-      steps_.spread(sum_.data(), first_.data(), weights_.data(), across.taps, inner.width, scale_, bias_, planes);
-    }
+    output_.width = inner_.width;
+    down_ = resize_table(height, inner_.height, shape_.antialias);
+    columns_.start(resize_table(width_, inner_.width, shape_.antialias), width_, inner_.width);
+    rows_.start(index, window, std::min(down_.taps, kRows));
+    // Values only grow: what an earlier crop left behind is multiplied by 0, so it has to be finite.
+    const auto room = static_cast<size_t>(checked_product(columns_.stride(), 3));
+    if (sum_.size() < room) sum_.resize(room);
+    person_ = {0, width_};
+    for (int64_t y = 0; y < inner_.height; ++y) write_row(y, crop);
   }
 
  private:
-  void fill_border(const Placement& inner, float* crop) const {
-    for (int64_t plane = 0; plane < 3; ++plane) {
-      const double normal = (static_cast<double>(shape_.fill) / 255.0 - shape_.mean[plane]) / shape_.std[plane];
-      const auto value = static_cast<float>(normal);
+  static ImageView in_order(ImageView image) {
+    if (image.channel_stride == -1) {
+      image.data -= 2;
+      image.channel_stride = 1;
+    }
+    return image;
+  }
+
+  float* row_of(float* crop, int channel, int64_t y) const {
+    return crop + (plane_[channel] * shape_.height + y) * shape_.width;
+  }
+
+  void fill_border(float* crop) const {
+    for (int channel = 0; channel < 3; ++channel) {
       for (int64_t y = 0; y < shape_.height; ++y) {
-        float* row = crop + (plane * shape_.height + y) * shape_.width;
-        if (y < inner.top || y >= inner.top + inner.height) {
-          std::fill(row, row + shape_.width, value);
-        } else {
-          std::fill(row, row + inner.left, value);
-          std::fill(row + inner.left + inner.width, row + shape_.width, value);
-        }
+        float* row = row_of(crop, channel, y);
+        const bool within = y >= inner_.top && y < inner_.top + inner_.height;
+        std::fill(row, row + (within ? inner_.left : shape_.width), output_.fill[channel]);
+        if (within) std::fill(row + inner_.left + inner_.width, row + shape_.width, output_.fill[channel]);
       }
     }
   }
 
-  /// The table in the order in which `spread` reads it: eight outputs at a time, as pairs (k, k + 4), each weight four
-  /// times. Outputs beyond the last one have weight 0.
-  void pack_weights(const ResizeTable& across, int64_t width) {
-    const int64_t outputs = round_up(width);
-    first_.assign(static_cast<size_t>(outputs), 0);
-    std::copy(across.first.begin(), across.first.end(), first_.begin());
-    const auto taps = static_cast<size_t>(across.taps);
-    weights_.assign(static_cast<size_t>(checked_product(checked_product(outputs, across.taps), 4)), 0.0f);
-    for (size_t x = 0; x < static_cast<size_t>(width); ++x) {
-      const size_t couple = x / 8 * 4 + x % 4;
-      for (size_t tap = 0; tap < taps; ++tap) {
-        float* to = weights_.data() + (couple * taps + tap) * 8 + (x % 8 / 4) * 4;
-        std::fill(to, to + 4, across.weights[x * taps + tap]);
-      }
+  void write_row(int64_t y, float* crop) {
+    const Span outputs = sum_rows(y);
+    for (int channel = 0; channel < 3; ++channel) {
+      output_.planes[channel] = row_of(crop, channel, inner_.top + y) + inner_.left;
     }
+    columns_.write(sum_.data(), outputs, output_);
   }
 
-  void make_room(int64_t width, int64_t rows, int64_t taps) {
-    row_size_ = checked_product(round_up(width), 4);
-    grow(rows_, checked_product(row_size_, rows));
-    held_.assign(static_cast<size_t>(rows), -1);
-    grow(sum_, checked_product(checked_sum(round_up(width), taps), 4));
-    grow(pixels_, checked_product(width, 3));
-    grow(covered_, width);
-  }
-
-  /// Output row `y` before it is spread: the weighted sum of source rows.
-  void sum_rows(const ResizeTable& down, int64_t y, int64_t width) {
+  /// The weighted sum of output row `y`'s source rows, where outputs need it: the outputs that read the person.
+  Span sum_rows(int64_t y) {
     const auto at = static_cast<size_t>(y);
-    const int64_t count = down.count[at];
-    const float* weights = down.weights.data() + y * down.taps;
-    const auto capacity = static_cast<int64_t>(held_.size());
-    for (int64_t done = 0; done < count; done += capacity) {
-      const int64_t part = std::min(capacity, count - done);
-      const uint8_t* rows[kRows];
-      for (int64_t i = 0; i < part; ++i) rows[i] = source_row(down.first[at] + done + i, width);
-      steps_.combine(rows, weights + done, part, done > 0, width, sum_.data());
-    }
-  }
-
-  /// Row `row` of the window, masked, four bytes a pixel.
-  const uint8_t* source_row(int64_t row, int64_t width) {
-    const int64_t slot = row % static_cast<int64_t>(held_.size());
-    uint8_t* to = rows_.data() + slot * row_size_;
-    if (held_[static_cast<size_t>(slot)] != row) {
-      held_[static_cast<size_t>(slot)] = row;
-      steps_.load(pixel_row(row, width), covered_row(row, width), shape_.fill, width, to);
-    }
-    return to;
-  }
-
-  const uint8_t* pixel_row(int64_t row, int64_t width) {
-    const uint8_t* from = image_.data + (window_.y0 + row) * image_.row_stride + window_.x0 * image_.column_stride;
-    if (image_.column_stride == 3 && image_.channel_stride == 1) return from;
-    uint8_t* to = pixels_.data();
-    for (int64_t x = 0; x < width; ++x) {
-      for (int64_t channel = 0; channel < 3; ++channel) {
-        *to++ = from[x * image_.column_stride + channel * image_.channel_stride];
+    const int64_t first = down_.first[at];
+    const int64_t count = down_.count[at];
+    const float* weights = down_.weights.data() + y * down_.taps;
+    const uint8_t* rows[kRows];
+    if (count > rows_.capacity()) {  // more than can be looked at before the first is summed
+      const Span outputs{0, inner_.width};
+      for (int64_t done = 0; done < count; done += rows_.capacity()) {
+        const int64_t part = std::min(rows_.capacity(), count - done);
+        for (int64_t i = 0; i < part; ++i) rows[i] = rows_.row(first + done + i).planes;
+        combine(rows, weights + done, part, done > 0, outputs);
       }
+      return outputs;
     }
-    return pixels_.data();
+    const auto ahead = static_cast<size_t>(std::min(y + kAhead, inner_.height - 1));
+    rows_.expect(down_.first[ahead], down_.first[ahead] + down_.count[ahead], person_);
+    Span covered{0, 0};
+    for (int64_t i = 0; i < count; ++i) {
+      const SourceRows::Row& row = rows_.row(first + i);
+      rows[i] = row.planes;
+      covered = joined(covered, row.covered);
+    }
+    person_ = covered;
+    const Span outputs = columns_.reached(covered);
+    if (!outputs.empty()) combine(rows, weights, count, false, outputs);
+    return outputs;
   }
 
-  const uint8_t* covered_row(int64_t row, int64_t width) {
-    const int64_t y = window_.y0 + row;
-    if (!masks_.boxes.empty()) {
-      box_rows_.row(y, covered_.data());
-      return covered_.data();
-    }
-    if (masks_.frames.empty()) return nullptr;
-    const FrameMask& mask = masks_.frames[index_];
-    const uint8_t* from = mask.data + y * mask.row_stride + window_.x0 * mask.column_stride;
-    if (mask.column_stride == 1) return from;
-    for (int64_t x = 0; x < width; ++x) covered_[static_cast<size_t>(x)] = from[x * mask.column_stride];
-    return covered_.data();
+  void combine(const uint8_t* const* rows, const float* weights, int64_t count, bool more, Span outputs) {
+    const Span pixels = columns_.needed(outputs);
+    steps_.combine(rows, rows_.stride(), weights, count, more, pixels.begin, pixels.end, sum_.data(),
+                   columns_.stride());
   }
 
-  ImageView image_;
-  const CropMasks& masks_;
+  const ImageView image_;
   const CropShape& shape_;
   const CropSteps& steps_;
-  int plane_[3] = {};    // of each channel in the image's order
-  float scale_[4] = {};  // value = x * scale + bias; the fourth is never used
-  float bias_[4] = {};
+  int plane_[3] = {};  // of each channel in the image's order
+  OutputRow output_{};
 
-  size_t index_ = 0;
-  Window window_{};
-  BoxMaskRows box_rows_;
-  int64_t row_size_ = 0;
-  std::vector<uint8_t> rows_;  // source rows, each in the slot row % number of slots
-  std::vector<int64_t> held_;  // which one a slot holds
-  std::vector<float> sum_;     // an output row before it is spread
-  std::vector<int64_t> first_;
-  std::vector<float> weights_;
-  std::vector<uint8_t> pixels_;  // a row of an image with other strides
-  std::vector<uint8_t> covered_;
+  SourceRows rows_;
+  Columns columns_;
+  int64_t width_ = 0;
+  Placement inner_{};
+  ResizeTable down_;
+  Span person_{};           // where the last output row had the person
+  std::vector<float> sum_;  // an output row before it is resized across
 };
 
 }  // namespace
 
 std::vector<std::string> mask_crop_levels() {
   std::vector<std::string> levels{"baseline"};
-#if defined(GRAFTSDK_AVX2)
+#if defined(GRAFTSDK_X86)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2")) levels.emplace_back("avx2");
+  // Of 260x600 pixels to 299x299, one crop took 0.134 ms instead of 0.154, antialiased 0.173 instead of 0.208.
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl")) {
+    levels.emplace_back("avx512");
+  }
 #endif
   return levels;
 }

@@ -53,7 +53,9 @@ Window crop_window(const Box& box, int64_t height, int64_t width, double pad);
 /// One crop a box, float32[boxes, 3, height, width], into `crops`: graftsdk.preprocess.reference defines it.
 ///
 /// The caller has checked that all views lie in memory that stays, that there are as many masks as boxes or none, and
-/// that `crops` is large enough. Results depend neither on `threads` nor on `level`, one of mask_crop_levels().
+/// that `crops` is large enough. Results depend neither on `threads` nor on `level`, one of mask_crop_levels(). Where
+/// nothing is covered, a value is float32((fill / 255 - mean) / std) to the bit: in an output row, all groups of 16
+/// outputs that read none of the columns between its source rows' first and last covered pixels, widened to 16s.
 /// Throws std::invalid_argument for an unknown level or a box without a pixel, std::overflow_error and std::bad_alloc.
 void mask_crop(const ImageView& image, const std::vector<Box>& boxes, const CropMasks& masks, const CropShape& shape,
                int64_t threads, const std::string& level, float* crops);

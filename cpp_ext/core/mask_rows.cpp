@@ -21,22 +21,15 @@ Taps taps_at(int64_t pixel, double low, double high, int64_t cells) {
 
 }  // namespace
 
-double BoxMaskRows::cell(int64_t row, int64_t column) const {
-  const uint8_t* at = mask_.data + row * mask_.row_stride + column * mask_.column_stride;
-  if (!mask_.is_float) return *at != 0 ? 1.0 : 0.0;
-  float value = 0.0f;
-  std::memcpy(&value, at, sizeof value);  // arrays may be unaligned
-  return static_cast<double>(value);
-}
-
 void BoxMaskRows::start(const BoxMask& mask, const Window& window) {
   mask_ = mask;
   window_ = window;
   band_ = -1;
+  band_end_ = -1;
   runs_.clear();
   const auto width = static_cast<size_t>(window.x1 - window.x0);
   slide_.assign(width, 0.0);
-  pattern_.assign(width, 0);
+  pattern_.assign(width + kSlack, 0);
   const double low = mask.extent[0];
   const double high = mask.extent[2];
   for (int64_t x = window.x0; x < window.x1; ++x) {
@@ -54,41 +47,84 @@ void BoxMaskRows::start(const BoxMask& mask, const Window& window) {
   lower_.assign(cells, 0.0);
 }
 
-void BoxMaskRows::enter_band(int64_t upper, int64_t lower) {
-  band_ = upper;
-  for (size_t i = 0; i < upper_.size(); ++i) {
-    upper_[i] = cell(upper, first_cell_ + static_cast<int64_t>(i));
-    lower_[i] = cell(lower, first_cell_ + static_cast<int64_t>(i));
+void BoxMaskRows::read_cells(int64_t row, std::vector<double>& into) const {
+  const uint8_t* from = mask_.data + row * mask_.row_stride + first_cell_ * mask_.column_stride;
+  if (mask_.is_float) {
+    for (double& value : into) {
+      float narrow = 0.0f;
+      std::memcpy(&narrow, from, sizeof narrow);  // arrays may be unaligned
+      value = static_cast<double>(narrow);
+      from += mask_.column_stride;
+    }
+  } else {
+    for (double& value : into) {
+      value = *from != 0 ? 1.0 : 0.0;
+      from += mask_.column_stride;
+    }
   }
+}
+
+void BoxMaskRows::enter_band(int64_t upper, int64_t lower) {
+  if (band_end_ == upper) {
+    upper_.swap(lower_);
+  } else {
+    read_cells(upper, upper_);
+  }
+  read_cells(lower, lower_);
+  band_ = upper;
+  band_end_ = lower;
   mixed_.clear();
+  some_ = false;
+  bool before = false;
+  int64_t begin = 0;  // of pixels that are alike, `before`
   for (const Run& run : runs_) {
     const auto left = static_cast<size_t>(run.left);
     const auto right = static_cast<size_t>(run.right);
     const int inside = (upper_[left] > 0.5) + (upper_[right] > 0.5) + (lower_[left] > 0.5) + (lower_[right] > 0.5);
-    if (inside != 0 && inside != 4) mixed_.push_back(run);
-    std::memset(pattern_.data() + run.begin, inside == 4, static_cast<size_t>(run.end - run.begin));
+    if (inside != 0 && inside != 4) mixed_.push_back({run, false, run.end});  // all of its pixels left of the edge
+    const bool some = inside != 0;
+    some_ = some_ || some;
+    if (some == before) continue;
+    std::memset(pattern_.data() + begin, before, static_cast<size_t>(run.begin - begin));
+    before = some;
+    begin = run.begin;
+  }
+  std::memset(pattern_.data() + begin, before, static_cast<size_t>(runs_.back().end - begin));
+}
+
+/// The pattern of one run between cells that disagree. `slide_` never falls along it, and so neither does the sample,
+/// or it never rises.
+void BoxMaskRows::move_edge(MixedRun& run, double fraction) {
+  const auto left = static_cast<size_t>(run.left);
+  const auto right = static_cast<size_t>(run.right);
+  const double from = upper_[left] + (lower_[left] - upper_[left]) * fraction;
+  const double to = upper_[right] + (lower_[right] - upper_[right]) * fraction;
+  const auto inside = [&](int64_t x) { return from + (to - from) * slide_[static_cast<size_t>(x)] > 0.5; };
+  const bool rises = to > from;
+  if (rises != run.rises) {
+    run.rises = rises;
+    run.edge = run.begin;
+    std::memset(pattern_.data() + run.begin, rises, static_cast<size_t>(run.end - run.begin));
+  }
+  while (run.edge > run.begin && inside(run.edge - 1) == rises) {
+    --run.edge;
+    pattern_[static_cast<size_t>(run.edge)] = rises;
+  }
+  while (run.edge < run.end && inside(run.edge) != rises) {
+    pattern_[static_cast<size_t>(run.edge)] = !rises;
+    ++run.edge;
   }
 }
 
-void BoxMaskRows::row(int64_t y, uint8_t* covered) {
+const uint8_t* BoxMaskRows::row(int64_t y) {
   const double low = mask_.extent[1];
   const double high = mask_.extent[3];
-  if (runs_.empty() || !centre_inside(y, low, high)) {
-    std::memset(covered, 0, pattern_.size());
-    return;
-  }
+  if (runs_.empty() || !centre_inside(y, low, high)) return nullptr;
   const Taps taps = taps_at(y, low, high, mask_.height);
   if (taps.lower != band_) enter_band(taps.lower, taps.upper);
-  std::memcpy(covered, pattern_.data(), pattern_.size());
-  for (const Run& run : mixed_) {
-    const auto left = static_cast<size_t>(run.left);
-    const auto right = static_cast<size_t>(run.right);
-    const double from = upper_[left] + (lower_[left] - upper_[left]) * taps.fraction;
-    const double to = upper_[right] + (lower_[right] - upper_[right]) * taps.fraction;
-    for (int64_t x = run.begin; x < run.end; ++x) {
-      covered[x] = from + (to - from) * slide_[static_cast<size_t>(x)] > 0.5;
-    }
-  }
+  if (!some_) return nullptr;
+  for (MixedRun& run : mixed_) move_edge(run, taps.fraction);
+  return pattern_.data();
 }
 
 }  // namespace graftsdk

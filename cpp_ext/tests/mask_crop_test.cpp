@@ -154,9 +154,134 @@ void test_definition() {
   }
 }
 
+/// What a mask may leave out: nothing is computed there.
+enum class Form { kEmpty, kFull, kPixel, kCorners, kBand, kPillar, kRing, kStripes, kLastColumn, kCount };
+
+bool covers(Form form, int64_t y, int64_t x, int64_t height, int64_t width) {
+  const bool middle = y > height / 3 && y < height * 2 / 3 && x > width / 3 && x < width * 2 / 3;
+  switch (form) {
+    case Form::kFull:
+      return true;
+    case Form::kPixel:
+      return y == height / 2 && x == width / 3;
+    case Form::kCorners:
+      return (y == 0 || y == height - 1) && (x == 0 || x == width - 1);
+    case Form::kBand:
+      return y >= height / 2 && y < height / 2 + 3;
+    case Form::kPillar:
+      return x >= width / 2 && x < width / 2 + 3;
+    case Form::kRing:
+      return !middle && y > 3 && y < height - 9 && x > 2 && x < width - 5;
+    case Form::kStripes:
+      return y % 13 == 5;
+    case Form::kLastColumn:
+      return x == width - 1;
+    default:
+      return false;
+  }
+}
+
+void test_forms() {
+  for (const int64_t width : {16, 33, 100}) {
+    Picture picture(90, width, static_cast<unsigned>(width));
+    const auto wide = static_cast<double>(width);
+    for (int i = 0; i < static_cast<int>(Form::kCount); ++i) {
+      for (int64_t y = 0; y < picture.height; ++y) {
+        for (int64_t x = 0; x < width; ++x) {
+          picture.mask[static_cast<size_t>(y * width + x)] = covers(static_cast<Form>(i), y, x, picture.height, width);
+        }
+      }
+      for (size_t cell = 0; cell < picture.cells.size(); ++cell) {
+        const auto at = static_cast<int64_t>(cell);
+        picture.cells[cell] = covers(static_cast<Form>(i), at / 5, at % 5, 7, 5) ? 0.9f : 0.2f;
+      }
+      CropMasks masks[2];
+      masks[0].frames = {picture.frame()};
+      masks[1].boxes = {picture.box()};
+      for (const CropMasks& kind : masks) {
+        for (int form = 0; form < 4; ++form) {
+          // From 100 to 75, 40, 26 and 11 columns, and from 16 up: each way of reading a row.
+          for (const int64_t side : {75, 40, 26, 11}) {
+            compare(picture, {0, 0, wide, 90}, kind, shape_of(20, side, form % 2 == 0, form / 2 == 0));
+          }
+          compare(picture, {2, 1, wide - 3, 80}, kind, shape_of(50, 18, form % 2 == 0, form / 2 == 0));
+        }
+      }
+    }
+  }
+}
+
+/// Nothing covered: one value, the same as that of a letterbox's border.
+void test_the_fill() {
+  Picture picture(60, 50, 2);
+  picture.mask.assign(picture.mask.size(), 0);
+  CropMasks masks;
+  masks.frames = {picture.frame()};
+  for (const bool letterbox : {true, false}) {
+    const CropShape shape = shape_of(30, 45, true, letterbox);
+    std::vector<float> crop(3 * 30 * 45, NAN);
+    mask_crop(picture.view(), {{0, 0, 50, 60}}, masks, shape, 1, mask_crop_levels().back(), crop.data());
+    for (size_t i = 0; i < crop.size(); ++i) {
+      const size_t channel = i / (30 * 45);
+      const double expected = (shape.fill / 255.0 - shape.mean[channel]) / shape.std[channel];
+      expect(crop[i] == static_cast<float>(expected), "a person who covers nothing is the fill");
+    }
+  }
+}
+
+/// A mask over the image and one with cells of a pixel each decide alike: the same bits.
+void test_both_kinds() {
+  Picture picture(64, 80, 4);
+  for (size_t i = 0; i < picture.mask.size(); ++i) {
+    const auto at = static_cast<int64_t>(i);
+    picture.mask[i] = covers(Form::kRing, at / 80, at % 80, 64, 80);
+  }
+  CropMasks masks[2];
+  masks[0].frames = {picture.frame()};
+  masks[1].boxes = {{picture.mask.data(), false, 64, 80, 80, 1, {0.0f, 0.0f, 80.0f, 64.0f}}};
+  std::vector<std::vector<float>> found;
+  for (const CropMasks& kind : masks) {
+    found.emplace_back(3 * 40 * 90);
+    mask_crop(picture.view(), {{1, 2, 77, 61}}, kind, shape_of(40, 90, true, false), 1, "baseline",
+              found.back().data());
+  }
+  expect(found[0] == found[1], "both kinds of masks give the same values");
+}
+
+/// Crops of many sizes one after another: nothing of one is left in the next.
+void test_one_after_another() {
+  const Picture picture(90, 120, 6);
+  const std::vector<Box> boxes{{0, 0, 120, 90}, {5, 5, 9, 80}, {0, 0, 120, 6}, {50, 3, 110, 70}, {7, 7, 8, 8}};
+  CropMasks masks;
+  masks.frames.assign(boxes.size(), picture.frame());
+  for (const bool antialias : {true, false}) {
+    const CropShape shape = shape_of(30, 28, antialias, true);
+    const size_t size = 3 * 30 * 28;
+    std::vector<float> together(size * boxes.size(), NAN);
+    mask_crop(picture.view(), boxes, masks, shape, 1, mask_crop_levels().back(), together.data());
+    for (size_t i = 0; i < boxes.size(); ++i) {
+      CropMasks one;
+      one.frames = {picture.frame()};
+      std::vector<float> alone(size, NAN);
+      mask_crop(picture.view(), {boxes[i]}, one, shape, 1, mask_crop_levels().back(), alone.data());
+      expect(std::memcmp(alone.data(), together.data() + i * size, size * sizeof(float)) == 0,
+             "a crop does not depend on those before it");
+    }
+  }
+}
+
 void test_long_windows() {  // more taps than source rows are kept
-  const Picture picture(700, 40, 3);
+  Picture picture(700, 40, 3);
   compare(picture, {0, 0, 40, 700}, {}, shape_of(4, 3, true, false));
+  CropMasks masks;
+  masks.frames = {picture.frame()};
+  for (const Form form : {Form::kEmpty, Form::kPillar, Form::kStripes, Form::kBand}) {
+    for (size_t i = 0; i < picture.mask.size(); ++i) {
+      const auto at = static_cast<int64_t>(i);
+      picture.mask[i] = covers(form, at / 40, at % 40, 700, 40);
+    }
+    compare(picture, {0, 0, 40, 700}, masks, shape_of(4, 30, true, false));
+  }
 }
 
 void test_refusals() {
@@ -216,6 +341,10 @@ int main(int count, char** arguments) {
   const bool threads_only = count > 1 && std::strcmp(arguments[1], "threads") == 0;
   if (!threads_only) {
     test_definition();
+    test_forms();
+    test_the_fill();
+    test_both_kinds();
+    test_one_after_another();
     test_long_windows();
     test_refusals();
   }
