@@ -61,6 +61,19 @@ def native(image, boxes, masks, spec, level=None, **options):
     )  # fmt: skip
 
 
+def emptied(masks, rng, times):
+    """[N, H, W] of which `times` rectangles are left in each, some of one row or column, some at an edge."""
+    kept = np.zeros_like(masks)
+    height, width = masks.shape[1:]
+    for index in range(len(masks)):
+        for _ in range(times):
+            y, x = int(rng.integers(0, height)), int(rng.integers(0, width))
+            high, wide = int(rng.choice([1, 2, 1 + height // 4])), int(rng.choice([1, 2, 1 + width // 3]))
+            part = (index, slice(y, y + high), slice(x, x + wide))
+            kept[part] = masks[part]
+    return kept
+
+
 def make_masks(kind, count, rng, height=HEIGHT, width=WIDTH):
     if kind == "none":
         return None
@@ -68,6 +81,8 @@ def make_masks(kind, count, rng, height=HEIGHT, width=WIDTH):
         return rng.random((count, height, width)) > 0.4
     if kind == "uint8":
         return rng.integers(0, 3, (count, height, width), dtype=np.uint8)
+    if kind == "spots":  # mostly empty rows and columns
+        return emptied(rng.random((count, height, width)) > 0.4, rng, 2)
     dtype, shape, where = kind
     if dtype == "float32":
         arrays = rng.random((count, *shape), np.float32)
@@ -80,7 +95,7 @@ def make_masks(kind, count, rng, height=HEIGHT, width=WIDTH):
     return BoxMasks(arrays, np.array([extents] * count, np.float32))
 
 
-MASKS = ["none", "bool", "uint8"] + [
+MASKS = ["none", "bool", "uint8", "spots"] + [
     (dtype, shape, where)
     for dtype in ("bool", "uint8", "float32")
     for shape in ((1, 1), (7, 5), (160, 160))
@@ -97,11 +112,13 @@ def image(rng):
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_the_kernel_is_the_reference(image, spec, kind, rng):
     masks = make_masks(kind, len(BOXES), rng)
+    if isinstance(masks, np.ndarray):
+        masks[:, 100, 100] = 1  # never without a box
     crops = mask_crop(image, BOXES, masks, spec)
     agrees(crops, mask_crop_reference(image, BOXES, masks, spec), spec)
 
 
-@pytest.mark.parametrize("kind", ["none", "bool", ("float32", (7, 5), "within")], ids=str)
+@pytest.mark.parametrize("kind", ["none", "bool", "spots", ("float32", (7, 5), "within")], ids=str)
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_every_level_gives_the_same_bits(image, spec, kind, rng):
     masks = make_masks(kind, len(BOXES), rng)
@@ -109,8 +126,25 @@ def test_every_level_gives_the_same_bits(image, spec, kind, rng):
     assert "baseline" in found and len(set(found.values())) == 1
 
 
-def test_avx2_is_found_where_the_cpu_has_it():
-    assert ("avx2" in LEVELS) == ("avx2" in _native.cpu_features())
+def test_levels_are_found_where_the_cpu_has_them():
+    features = set(_native.cpu_features())
+    assert ("avx2" in LEVELS) == ("avx2" in features)
+    assert ("avx512" in LEVELS) == ({"avx2", "avx512f", "avx512bw", "avx512vl"} <= features)
+
+
+@pytest.mark.parametrize("spec", [SPECS["bgr, filled"], SPECS["letterbox"], SPECS["enlarged"]], ids=str)
+def test_beside_the_person_is_the_fill(image, spec):
+    """What no tap of which meets the mask has one value, to the bit; a mask of nothing is that value alone."""
+    masks = np.zeros((1, HEIGHT, WIDTH), bool)
+    value = ((spec.fill / 255 - np.array(spec.mean)) / np.array(spec.std)).astype(np.float32)[:, None, None]
+    box = [[0, 0, WIDTH, HEIGHT]]
+    assert (mask_crop(image, box, masks, spec)[0] == value).all()
+    masks[0, 70:80, 90:95] = True
+    crop = mask_crop(image, box, masks, spec)[0]
+    far = np.ones(spec.size, bool)
+    far[spec.size[0] // 4 : spec.size[0] * 3 // 4] = False
+    assert (crop[:, far] == np.broadcast_to(value, crop.shape)[:, far]).all()
+    assert (crop != value).any()
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (17, 1100), (1100, 16), (1023, 1025)], ids=str)
@@ -155,9 +189,13 @@ def test_drawn_cases(data):
             corner = draw(st.tuples(coordinate, coordinate))
             side = draw(st.tuples(st.floats(0.5, 200, width=32), st.floats(0.5, 200, width=32)))
             extents.append((*corner, corner[0] + side[0], corner[1] + side[1]))
+        if draw(st.booleans()):
+            arrays = [emptied(array[None], rng, 2)[0] for array in arrays]
         masks = BoxMasks(arrays, np.array(extents, np.float32).reshape(-1, 4))
     else:
         masks = make_masks(kind, len(boxes), rng, height, width)
+        if masks is not None and draw(st.booleans()):
+            masks = emptied(masks, rng, draw(st.integers(0, 3)))
     boxes = np.array(boxes, np.float64).reshape(-1, 4)
     color = draw(st.sampled_from(["rgb", "bgr"]))
     crops = mask_crop(image, boxes, masks, spec, color, draw(st.integers(1, 3)))
@@ -365,7 +403,8 @@ GUARDED = """
     level = sys.argv[1]
     for width in (16, 17, 19, 23, 24, 25, 37, 130):
         image = rng.integers(0, 256, (21, width, 3), dtype=np.uint8)
-        boxes = np.array([[0, 0, width, 21], [0, 0, 1, 1], [width - 1, 20, width, 21], [3, 2, width, 21.0]])
+        boxes = np.array([[0, 0, width, 21], [0, 0, 1, 1], [width - 1, 20, width, 21], [3, 2, width, 21.0],
+                          [1, 0, width - 5, 21]])
         frames = rng.random((len(boxes), 21, width)) > 0.5
         arrays = [rng.random((3, 5), dtype=np.float32) for _ in boxes]
         extents = np.array([[-1, -1, width + 1, 22]] * len(boxes), np.float32)
@@ -380,6 +419,8 @@ GUARDED = """
                         _native.mask_crop(pixels, guarded(boxes, end), **shared)
                         _native.mask_crop(guarded(image, end)[:, :, turn], boxes,
                                           guarded(frames, end)[:, turn, turn], **shared)
+                        _native.mask_crop(pixels, boxes, guarded(frames, end), **shared)
+                        _native.mask_crop(guarded(image, end), boxes, guarded(frames, end)[:, :, turn], **shared)
                         _native.mask_crop(pixels, boxes, None, tuple(guarded(a, end)[turn, turn] for a in arrays),
                                           guarded(extents, end), **shared)
             rooms.clear()
