@@ -160,6 +160,52 @@ def test_heads_stay_in_sight(laid, room):
     assert sum(overlap(tag, head) for tag in laid for head in heads) < 0.05 * 4 * 72 * 54
 
 
+@pytest.mark.parametrize(("height", "width"), [(400, 300), (300, 400), (900, 250)])
+def test_the_head_of_a_person_who_fills_the_picture_stays_in_sight(laid, height, width):
+    Prediction((Person(0, (0, 0, width, height), 0.9, attributes(6)),), photograph(height, width)).plot()
+    assert len(laid) == 1
+    assert overlap(laid[0], (width // 5, 0, width - width // 5, height // 5)) == 0
+
+
+def hidden_shares(laid, count, sizes, ys, part) -> list[float]:
+    """For persons of 20 pictures, `count` in each: the share of this part of the box that tags hide."""
+    shares = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        laid.clear()
+        boxes = []
+        for index in range(count):
+            height = int(rng.uniform(*sizes))
+            x, y = int(rng.uniform(0, 640 - 0.4 * height)), int(rng.uniform(*ys[index % len(ys)]) * (480 - height))
+            boxes.append((x, y, x + int(0.4 * height), y + height))
+        persons = [Person(index, box, 0.9, attributes(8)) for index, box in enumerate(boxes)]
+        Prediction(tuple(persons), photograph(480, 640)).plot(masks=False)
+        for box in map(part, boxes):
+            shares.append(sum(overlap(tag, box) for tag in laid) / ((box[2] - box[0]) * (box[3] - box[1])))
+    return shares
+
+
+def test_heads_of_near_persons_stay_in_sight(laid):
+    def head(box):
+        side = (box[2] - box[0]) // 5
+        return box[0] + side, box[1], box[2] - side, box[1] + (box[3] - box[1]) // 5
+
+    assert np.mean(hidden_shares(laid, 7, (150, 300), [(0, 1)], head)) < 0.004
+
+
+def test_small_persons_stay_in_sight(laid):
+    shares = hidden_shares(laid, 5, (14, 40), [(0, 0.05), (0.95, 1)], lambda box: box)
+    assert np.mean(shares) < 0.05
+
+
+@pytest.mark.parametrize("side", [100, 200, 400])
+def test_boxes_at_any_scale_lie_where_they_belong(side):
+    found = Prediction((Person(0, (40, 30, 120, 90), 0.9, {}),), np.full((100, 200, 3), 90, np.uint8))
+    drawn = (found.plot(tags=False, side=side) != 90).any(axis=2)
+    x, y, wide, high = cv2.boundingRect(drawn.view(np.uint8))
+    np.testing.assert_allclose(np.array([x, y, x + wide, y + high]) * 200 / side, [40, 30, 120, 90], atol=2)
+
+
 def test_a_tag_says_what_holds_and_no_more(written):
     found = Prediction((Person(3, (300, 200, 420, 500), 0.874, attributes(3)),), photograph(600, 900))
     found.plot()
