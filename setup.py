@@ -7,6 +7,7 @@ setup(
     packages=[
         "graftsdk",
         "graftsdk.cli",
+        "graftsdk.drawing",
         "graftsdk.engines",
         "graftsdk.export",
         "graftsdk.graft",

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graftsdk.drawing.lettering import Lettering
+from graftsdk.drawing.pictures import check_suffix, write_picture
 from graftsdk.errors import GraftError, InputError
-from graftsdk.lettering import Lettering
-from graftsdk.pictures import check_suffix, write_picture
 from graftsdk.prediction import Prediction
 from graftsdk.text import counted, one_line
 

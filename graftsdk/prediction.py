@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from graftsdk import tables
 from graftsdk.attribute import DEFAULT_THRESHOLD, Attribute, decisions, reported_labels, shortest
+from graftsdk.drawing.pictures import PICTURES, check_suffix, write_picture
 from graftsdk.errors import InputError, ShapeError
-from graftsdk.pictures import PICTURES, check_suffix, write_picture
 from graftsdk.text import counted, listed, one_line
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ class Prediction:
         Raises:
             InputError: a label that the prediction has not, or a font size or side below 1.
         """
-        from graftsdk.drawing import Look, draw
+        from graftsdk.drawing.draw import Look, draw
 
         return draw(self, Look(labels, masks, boxes, tags, font_size, side))
 
@@ -308,7 +308,7 @@ class Prediction:
 
     def _repr_html_(self) -> str:
         """What a notebook shows by itself: a picture of bounded size and a table of the persons."""
-        from graftsdk.notebook import html
+        from graftsdk.drawing.notebook import html
 
         return html(self)
 

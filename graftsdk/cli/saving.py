@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graftsdk.cli.sources import Source
+from graftsdk.drawing.pictures import PICTURES, check_suffix
 from graftsdk.errors import InputError
 from graftsdk.files import check_target
-from graftsdk.pictures import PICTURES, check_suffix
 from graftsdk.prediction import Prediction
 from graftsdk.preprocess.capture import public_name
 

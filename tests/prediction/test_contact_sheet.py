@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from graftsdk.contact_sheet import contact_sheet, save_contact_sheet
+from graftsdk.drawing.lettering import Lettering
 from graftsdk.errors import DecodeError, InputError
-from graftsdk.lettering import Lettering
 from graftsdk.prediction import Attribute, Person, Prediction
 
 GROUND = (30, 26, 24)

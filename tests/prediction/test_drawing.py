@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from graftsdk import tags
+from graftsdk.drawing import tags
+from graftsdk.drawing.lettering import Lettering
 from graftsdk.errors import GraftError, InputError, PlanPathError, ShapeError
-from graftsdk.lettering import Lettering
 from graftsdk.prediction import Attribute, Person, Prediction
 from graftsdk.preprocess import BoxMasks
 

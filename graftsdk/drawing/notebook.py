@@ -6,8 +6,8 @@ import base64
 from html import escape
 from typing import TYPE_CHECKING
 
-from graftsdk.drawing import color_of
-from graftsdk.pictures import encode
+from graftsdk.drawing.draw import color_of
+from graftsdk.drawing.pictures import encode
 from graftsdk.text import counted, one_line
 
 if TYPE_CHECKING:

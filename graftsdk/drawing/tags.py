@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from graftsdk.lettering import Lettering
+from graftsdk.drawing.lettering import Lettering
 
 __all__ = ["Color", "Finding", "Pixels", "Rect", "Tag", "draw_tags"]
 

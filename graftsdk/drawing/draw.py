@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from graftsdk.drawing.overlay import draw_mask
+from graftsdk.drawing.pictures import encode
+from graftsdk.drawing.tags import Color, Pixels, Rect, Tag, draw_tags
 from graftsdk.errors import InputError
-from graftsdk.overlay import draw_mask
-from graftsdk.pictures import encode
-from graftsdk.tags import Color, Pixels, Rect, Tag, draw_tags
 
 if TYPE_CHECKING:
     from graftsdk.prediction import Person, Prediction
