@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,7 +22,7 @@ BLOCKS = re.findall(r"^```(python|sh)\n(.*?)^```$", README.read_text("utf-8"), r
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the two files that the README takes for granted: a plan and a photograph."""
+    """A folder with what the README takes for granted: a plan, a photograph, one that is damaged, and a video."""
     folder = tmp_path_factory.mktemp("readme")
     trunk = Trunk.create("resnet18", input_size=(96, 64), width=0.25, seed=0)
     trunk.save(folder / "t.safetensors")
@@ -34,6 +35,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     pixels = np.random.default_rng(0).integers(0, 255, (120, 90, 3), np.uint8)
     Image.fromarray(pixels).save(folder / "lobby.jpg")
+    (folder / "torn.jpg").write_bytes((folder / "lobby.jpg").read_bytes()[:900])
+    video = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (90, 120))
+    for shift in range(11):
+        video.write(np.roll(pixels, 9 * shift, axis=1))
+    video.release()
     return folder
 
 
@@ -46,6 +52,9 @@ def test_blocks(folder: Path) -> None:
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
     assert (folder / "out.jpg").stat().st_size > 0
     assert (folder / "pictures" / "lobby.jpg").stat().st_size > 0
+    assert (folder / "pictures" / "clip.mp4").stat().st_size > 0
+    assert len((folder / "people.csv").read_text("utf-8").splitlines()) == 1 + 1 + 11  # the head; a person a picture
+    assert (folder / "sheet.jpg").stat().st_size > 0
 
 
 def test_links() -> None:
