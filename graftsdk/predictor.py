@@ -331,13 +331,13 @@ class Predictor:
                 scenes.append(fail(index, error))
         batch.flush()
         found: list[Prediction | GraftError] = []
-        for index, scene in enumerate(scenes):
-            if isinstance(scene, GraftError):
-                found.append(scene)
-            elif scene.error is not None:
-                found.append(fail(index, scene.error))
+        for index, done in enumerate(scenes):
+            if isinstance(done, GraftError):
+                found.append(done)
+            elif done.error is not None:
+                found.append(fail(index, done.error))
             else:
-                found.append(scene.prediction(labels, self._documents, self._thresholds, self.plan.digest))
+                found.append(done.prediction(labels, self._documents, self._thresholds, self.plan.digest))
         return found
 
     def _find(self, scene: Scene, masks: Any, boxes: Any) -> None:
