@@ -9,6 +9,7 @@ namespace graftsdk {
 struct OutputRow {
   float* planes[3];
   int64_t width;
+  int64_t next;  // from here to the plane's next row; 0 in the last one
   float scale[4];
   float bias[4];
   float fill[3];

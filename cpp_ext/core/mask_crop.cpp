@@ -108,6 +108,7 @@ class Cutter {
     for (int channel = 0; channel < 3; ++channel) {
       output_.planes[channel] = row_of(crop, channel, inner_.top + y) + inner_.left;
     }
+    output_.next = y + 1 < inner_.height ? shape_.width : 0;
     columns_.write(sum_.data(), outputs, output_);
   }
 
