@@ -15,6 +15,7 @@ import numpy as np
 from scene import lift_scene
 
 from graftsdk import Predictor
+from graftsdk.drawing.video_file import USUAL_RATE, VideoFile
 
 FRAMES_A_SECOND = 10
 STRIDE = 2  # every second frame is enough for people who stand
@@ -38,18 +39,15 @@ else:
     video = folder / "clip.mp4"
     draw_clip(video)
 
-writer = None
-with Predictor(plan) as predictor, predictor.stream(video, stride=STRIDE) as stream:
+target = folder / "annotated.mp4"
+with (
+    Predictor(plan) as predictor,
+    predictor.stream(video, stride=STRIDE) as stream,
+    VideoFile(target, (stream.rate or USUAL_RATE) / STRIDE) as annotated,
+):
     for prediction in stream:  # one at a time: memory stays as it is, however long the video
-        picture = prediction.plot()
-        if writer is None:
-            size = (picture.shape[1], picture.shape[0])
-            fourcc = cv2.VideoWriter_fourcc(*"mp4v")
-            writer = cv2.VideoWriter(str(folder / "annotated.mp4"), fourcc, FRAMES_A_SECOND / STRIDE, size)
-        writer.write(picture)
+        annotated.add(prediction.plot())
         told = "; ".join(repr(person) for person in prediction)
         at = "" if prediction.timestamp is None else f" at {prediction.timestamp:.2f} s"  # not every file says
         print(f"frame {prediction.frame}{at}: {told}")
-if writer is not None:
-    writer.release()
-print(f"The video: {folder / 'annotated.mp4'}")
+print(f"The video: {target}")

@@ -44,6 +44,16 @@ class Stream(Iterator[Prediction]):
         return self._frames.live
 
     @property
+    def rate(self) -> float | None:
+        """Frames a second, as a video or camera states it; None where it states nothing."""
+        return self._frames.rate
+
+    @property
+    def count(self) -> int | None:
+        """How many frames a video states to have, those between strides too; None where it states nothing."""
+        return self._frames.count
+
+    @property
     def dropped(self) -> int:
         """How many frames of a live source were read and replaced by a newer one before they could be used."""
         return self._frames.dropped

@@ -14,10 +14,11 @@ from typing import Any
 from graftsdk.cli.formats import Format
 from graftsdk.cli.saving import Chosen
 from graftsdk.cli.sources import Source
-from graftsdk.cli.video import LIVE_RATE, USUAL_RATE, VideoFile, rate_and_count
+from graftsdk.drawing.video_file import LIVE_RATE, USUAL_RATE, VideoFile
 from graftsdk.errors import GraftError, InputError, NonFiniteOutput
 from graftsdk.prediction import Prediction
 from graftsdk.predictor import Predictor
+from graftsdk.stream import Stream
 from graftsdk.text import counted, one_line
 
 __all__ = ["Times", "Work"]
@@ -89,7 +90,7 @@ class Work:
         try:
             with ExitStack() as stack:
                 stream = stack.enter_context(self._predictor.stream(source.place, **options))
-                video = self._opened(source, stream.live, stack)
+                video = self._opened(source, stream, stack)
                 for prediction in stream:
                     if video is not None:
                         with self.times.saving():
@@ -101,20 +102,18 @@ class Work:
         except (InputError, NonFiniteOutput) as error:
             self._fail(source, error)
 
-    def _opened(self, source: Source, live: bool, stack: ExitStack) -> VideoFile | None:
+    def _opened(self, source: Source, stream: Stream, stack: ExitStack) -> VideoFile | None:
         """Where the source's frames are drawn to, if they are to be; and the bar learns how many there will be."""
-        rate, count = USUAL_RATE, 0
-        if source.kind == "video" and isinstance(source.place, Path):
-            rate, count = rate_and_count(source.place)
         stride = self._args.stride
-        if count and not live and self._bar.total is not None:
-            self._bar.total += -(-count // stride)
+        if stream.count and not stream.live and self._bar.total is not None:
+            self._bar.total += -(-stream.count // stride)
         else:
             self._bar.total = None
         self._bar.refresh()
         if source not in self._pictures:
             return None
-        return stack.enter_context(VideoFile(self._pictures[source], LIVE_RATE if live else rate / stride, paced=live))
+        rate = LIVE_RATE if stream.live else (stream.rate or USUAL_RATE) / stride
+        return stack.enter_context(VideoFile(self._pictures[source], rate, paced=stream.live))
 
     def _take(self, prediction: Prediction) -> None:
         self.times.add(prediction)

@@ -40,6 +40,10 @@ class Capture:
         name: of the source, in messages.
         kind: "file", "camera" or "network".
         container: a file's.
+
+    Attributes:
+        rate: frames a second, as the source states it; None where it states nothing that can be.
+        count: how many frames, likewise.
     """
 
     def __init__(
@@ -52,7 +56,9 @@ class Capture:
         self.container = container
         self._capture = capture
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self._count = int(count) if 0 < count < 2**53 else 0
+        self.count = int(count) if 0 < count < 2**31 else None
+        rate = float(capture.get(cv2.CAP_PROP_FPS))
+        self.rate = rate if 0.1 <= rate <= 1000 else None  # a NaN too; 90000 is a clock, not a rate
         self._position = cv2.CAP_PROP_POS_MSEC
         try:
             height, width = (int(capture.get(k)) for k in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
@@ -79,7 +85,7 @@ class Capture:
     def end(self, frames: int, seconds: float) -> GraftError | None:
         """What is wrong with an end after so many whole frames and seconds; None where nothing is."""
         if self.container is None:
-            if self._count and frames >= self._count:
+            if self.count and frames >= self.count:
                 return None
             return DecodeError(
                 f"{self.name}: expected more frames, found that the {self.kind} source ended or fell silent after "
@@ -87,7 +93,7 @@ class Capture:
             )
         if self.container.cut:
             about = "" if self.container.counted else "about "
-            whole = f"{frames} of {about}{self._count}" if self._count else f"{frames}"
+            whole = f"{frames} of {about}{self.count}" if self.count else f"{frames}"
             return DecodeError(
                 f"{self.name}: expected a whole video, found one that is cut off: {whole} frames came; copy it again"
             )
@@ -95,10 +101,10 @@ class Capture:
             _log.warning("%s: ends inside a packet; its last frame may be damaged", one_line(self.name))
         if frames == 0:
             return DecodeError(f"{self.name}: expected a video, found no frame that can be decoded")
-        if self.container.counted and frames < self._count:
+        if self.container.counted and self.count is not None and frames < self.count:
             _log.warning(
                 "%s: its header lists %d frames, %d came; the others are empty, damaged or edited out",
-                one_line(self.name), self._count, frames,
+                one_line(self.name), self.count, frames,
             )  # fmt: skip
         return None
 

@@ -51,11 +51,15 @@ class Frames(ABC, Iterator[Frame]):
     Attributes:
         live: the newest frame is given, others are dropped; else every frame.
         separate: the frames are images of their own, each can fail alone; else they are one video.
+        rate: frames a second, as the source states it, all of them counted; None where it states nothing that can be.
+        count: how many frames the source states to have; None where it states nothing. Some containers only estimate.
         failures: source (or "image 3") -> error, of separate images that were left out.
     """
 
     live: bool = False
     separate: bool = False
+    rate: float | None = None
+    count: int | None = None
     failures: dict[str, GraftError]
 
     def __init__(self) -> None:

@@ -31,7 +31,7 @@ class Handover:
         self._newest = newest
         self._waiting: deque[Frame] = deque()
         self._changed = threading.Condition()  # reentrant: a finalizer may run where it is held
-        self._opened = False
+        self._opened: tuple[float | None, int | None] | None = None
         self._finished = False
         self._stopped = False
         self._error: BaseException | None = None
@@ -43,10 +43,10 @@ class Handover:
         """Nobody wants more."""
         return self._stopped
 
-    def open(self) -> None:
-        """Say that the source could be opened."""
+    def open(self, rate: float | None, count: int | None) -> None:
+        """Say that the source could be opened, and what it states: frames a second, number of frames."""
         with self._changed:
-            self._opened = True
+            self._opened = rate, count
             self._changed.notify_all()
 
     def put(self, frame: Frame) -> None:
@@ -74,13 +74,14 @@ class Handover:
 
     # --- the consumer's side
 
-    def wait_open(self) -> None:
-        """Wait until the source is open. Raises what kept the reader from it."""
+    def wait_open(self) -> tuple[float | None, int | None]:
+        """Wait until the source is open; what it states. Raises what kept the reader from it."""
         with self._changed:
             while not (self._opened or self._finished):
                 self._changed.wait(_TURN)
             if not self._opened:
                 self._raise()
+            return self._opened or (None, None)
 
     def get(self) -> Frame | None:
         """The next frame; None at the end. Raises what ended the reader, once."""

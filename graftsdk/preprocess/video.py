@@ -47,7 +47,7 @@ class VideoFrames(Frames):
         self._end = weakref.finalize(self, _end, self._handover, thread, os.getpid())
         thread.start()
         try:
-            self._handover.wait_open()
+            self.rate, self.count = self._handover.wait_open()
         except BaseException:
             self.close()
             raise
@@ -94,7 +94,7 @@ class _Reader:
         try:
             capture = self._opener()
             try:
-                self._handover.open()
+                self._handover.open(capture.rate, capture.count)
                 error = self._read(capture)
             finally:
                 capture.release()

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from graftsdk.cli.video import VideoFile, rate_and_count
+from graftsdk.drawing.video_file import VideoFile
 from graftsdk.errors import PlanPathError
+from graftsdk.preprocess.frames import open_frames
 
 
 def grey(level: int, height: int = 48, width: int = 64) -> np.ndarray:
@@ -37,7 +38,8 @@ def test_pictures_in_order(tmp_path: Path) -> None:
         for level in (0, 100, 200):
             video.add(grey(level))
     assert levels(tmp_path / "v.mp4") == [0, 100, 200]
-    assert rate_and_count(tmp_path / "v.mp4") == (12.5, 3)
+    with open_frames(tmp_path / "v.mp4") as found:
+        assert (found.rate, found.count) == (12.5, 3)
     assert os.listdir(tmp_path) == ["v.mp4"]
 
 
@@ -98,7 +100,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
 def test_full_disk(tmp_path: Path) -> None:
     code = (
         "import resource, signal, sys; import numpy as np\n"
-        "from pathlib import Path; from graftsdk.cli.video import VideoFile\n"
+        "from pathlib import Path; from graftsdk.drawing.video_file import VideoFile\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "rng = np.random.default_rng(0)\n"
@@ -114,6 +116,6 @@ def test_full_disk(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_what_a_header_states(tmp_path: Path) -> None:
-    (tmp_path / "no.mp4").write_bytes(b"no video")
-    assert rate_and_count(tmp_path / "no.mp4") == (25.0, 0)
+def test_images_state_nothing() -> None:
+    with open_frames([grey(1)]) as found:
+        assert (found.rate, found.count) == (None, None)

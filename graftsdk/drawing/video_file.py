@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 from contextlib import ExitStack
@@ -14,12 +13,11 @@ import numpy.typing as npt
 
 from graftsdk.errors import InputError
 from graftsdk.files import atomic_write, check_target
-from graftsdk.preprocess.capture import open_regular
 
-__all__ = ["LIVE_RATE", "USUAL_RATE", "VideoFile", "rate_and_count"]
+__all__ = ["LIVE_RATE", "USUAL_RATE", "VideoFile"]
 
 LIVE_RATE = 10.0  # pictures a second of what comes irregularly
-USUAL_RATE = 25.0  # of a source that states none, or one that cannot be
+USUAL_RATE = 25.0  # of a source that states none
 _FOURCC = "mp4v"  # MPEG-4 part 2: what every build of OpenCV writes
 
 Picture = npt.NDArray[np.uint8]
@@ -126,24 +124,3 @@ class VideoFile:
         reader.release()
         if count != self._written:
             raise OSError(f"{self._target}: expected {self._written} pictures, found {count}: is the disk full?")
-
-
-def rate_and_count(path: str | os.PathLike[str]) -> tuple[float, int]:
-    """(frames a second, frames) as a video file's header states them; 25 and 0 where it states nothing that can be.
-
-    Only for a file that `graftsdk.preprocess.capture.open_video` has opened before, which checks it.
-
-    Raises:
-        InputError: no readable file.
-    """
-    import cv2
-
-    descriptor = open_regular(os.fspath(path))
-    try:
-        capture = cv2.VideoCapture(f"/proc/self/fd/{descriptor}", cv2.CAP_FFMPEG)
-        rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        capture.release()
-    finally:
-        os.close(descriptor)
-    known = math.isfinite(rate) and 0.1 <= rate <= 1000
-    return rate if known else USUAL_RATE, int(count) if 0 < count < 2**31 else 0
