@@ -46,6 +46,7 @@ lint: $(INSTALLED)  ## ruff, mypy --strict, the layers, clang-format
 	cd $(BUILD)/lint && $(abspath $(VENV))/bin/lint-imports --no-logo --cache-dir cache $(CURDIR)/pyproject.toml
 
 bench: $(INSTALLED)  ## measure against the alternatives, in one interleaved run
+	$(SCRIPT) benchmarks/crop.py
 	$(SCRIPT) benchmarks/run.py
 
 wheel: $(WHEEL) $(INSTALLED)  ## a manylinux wheel in dist/, checked

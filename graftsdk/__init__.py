@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graftsdk.attribute import Attribute
-    from graftsdk.contact_sheet import contact_sheet, save_contact_sheet
     from graftsdk.engines import share_threads
     from graftsdk.errors import GraftError
     from graftsdk.prediction import Person, Prediction
     from graftsdk.predictor import Predictor
+    from graftsdk.sheet import contact_sheet, save_contact_sheet
     from graftsdk.stream import Stream
 
 __all__ = [
@@ -39,8 +39,8 @@ _HOMES = {
     "Prediction": "graftsdk.prediction",
     "Predictor": "graftsdk.predictor",
     "Stream": "graftsdk.stream",
-    "contact_sheet": "graftsdk.contact_sheet",
-    "save_contact_sheet": "graftsdk.contact_sheet",
+    "contact_sheet": "graftsdk.sheet",
+    "save_contact_sheet": "graftsdk.sheet",
     "share_threads": "graftsdk.engines",
 }
 

@@ -67,7 +67,13 @@ __all__ = [
 
 
 class GraftError(Exception):
-    """Base of everything that graftsdk raises on purpose."""
+    """Base of everything that graftsdk raises on purpose.
+
+    Attributes:
+        source: of an image of a list that could not be used, its path, or "image 3"; else None.
+    """
+
+    source: str | None = None
 
     @property
     def code(self) -> str:

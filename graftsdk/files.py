@@ -77,7 +77,7 @@ def _open_temporary(target: Path) -> tuple[int, Path]:
         try:
             descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
                 raise PlanPathError(
                     f"{target}: expected a folder that can be written, found: {reason(error)}"
                 ) from error

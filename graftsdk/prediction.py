@@ -257,7 +257,8 @@ class Prediction:
         a person has none; class_id 0. `data`: "class_name" ("person"), and of each label an array of what was decided
         and one of scores, named as the columns of `to_rows` ("gender", "gender.score"); "" and NaN where a person
         lacks the label. To write attributes beside persons:
-        `supervision.LabelAnnotator().annotate(image, found, labels=[str(person) for person in prediction])`.
+        `LabelAnnotator(color_lookup=ColorLookup.INDEX, smart_position=True, max_line_length=24)
+        .annotate(image, found, labels=[str(person) for person in prediction])`.
 
         Args:
             masks: with masks, which take N * H * W bytes.
@@ -296,15 +297,16 @@ class Prediction:
 
         return draw(self, Look(labels, masks, boxes, tags, font_size, side))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `plot()` to a picture file, whole or not at all; the suffix says which kind.
+    def save(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """Write `plot(**options)` to a picture file, whole or not at all; the suffix says which kind.
 
         Raises:
-            InputError: a suffix other than .jpg, .jpeg, .png, .webp, .bmp, or a picture that the kind cannot hold.
+            InputError: as `plot`; a suffix other than .jpg, .jpeg, .png, .webp, .bmp, or a picture that the kind
+                cannot hold.
             PlanPathError: a path that must not be written.
         """
         target = check_suffix(path)  # before anything is drawn
-        write_picture(target, self.plot())
+        write_picture(target, self.plot(**options))
 
     def _repr_html_(self) -> str:
         """What a notebook shows by itself: a picture of bounded size and a table of the persons."""
@@ -317,7 +319,7 @@ class Prediction:
         count = len(self.persons)
         name = one_line(Path(self.source).name if self.source else "image")
         name += "" if self.frame is None else f" frame {self.frame}"
-        text = f"{name} {height}x{width}: {counted(count, 'person')}"
+        text = f"{name} {width}x{height}: {counted(count, 'person')}"
         told = [repr(person) for person in self.persons[:_SUMMARY_PERSONS]]
         if count > _SUMMARY_PERSONS:
             told.append(f"and {count - _SUMMARY_PERSONS} more")

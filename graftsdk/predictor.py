@@ -30,6 +30,7 @@ from graftsdk.scene import CropBatch, Scene
 from graftsdk.scores import Thresholds, check_fraction, check_scores, copy_thresholds, resolve_thresholds
 from graftsdk.segment import MAX_PERSONS, Adapter, Instances, open_adapter
 from graftsdk.stream import Stream
+from graftsdk.text import one_line
 
 __all__ = ["Predictor"]
 
@@ -172,7 +173,7 @@ class Predictor:
             reduce: 1, 2, 4 or 8: decode at that part of the size. Faster, and the scores are other ones; boxes and
                 masks, given or found, are in pixels of the reduced image, which is `Prediction.image`.
             errors: what becomes of an image of a list that cannot be used: "raise" its error, or "return" it at its
-                place, while every other image has its prediction.
+                place, while every other image has its prediction; its `source` says which image it was.
 
         Raises:
             InputError: the image, a mask, a box (named by its index) or a label cannot be used; the predictor can.
@@ -184,7 +185,11 @@ class Predictor:
         if not isinstance(errors, str) or errors not in ("raise", "return"):
             raise InputError(f"errors: expected 'raise' or 'return', found {errors!r:.40}")
         if _is_folder(image):
-            image = list_images(image)
+            folder, image = image, list_images(image)
+            if not image:
+                raise InputError(
+                    f"folder: expected images in {os.fspath(folder)!r:.200}, found none; folders inside it are not read"
+                )
         if not isinstance(image, (list, tuple)):
             if errors != "raise":
                 raise InputError(f"errors={errors!r}: expected a list of images, found one image; its error is raised")
@@ -196,7 +201,7 @@ class Predictor:
                 found = f"{len(side)} entries" if isinstance(side, (list, tuple)) else type(side).__name__
                 raise InputError(f"{name}: expected a list with one entry an image ({count}), or None, found {found}")
         with closing(decode_ahead(image, color, reduce)) as decoded:
-            fail = _raise_named if errors == "raise" else _keep
+            fail = partial(_raise_named if errors == "raise" else _named, image)
             return self._predict(decoded, masks or [None] * count, boxes or [None] * count, wanted, fail)
 
     def stream(
@@ -217,7 +222,7 @@ class Predictor:
             source: path of a video (every frame), an image or a folder of images; an iterable of images; a camera's
                 number, "/dev/video0" or an address such as "rtsp://..." (the newest frame; those it replaced are
                 dropped).
-            stride: take every so manieth frame.
+            stride: take every N-th frame only; of a folder or list, every N-th image.
             live: True for the newest frame, False for every one; None goes by the kind of source. True plays a file
                 at its own pace, as if it were a camera.
             labels: the labels to return, in this order; None for all of the predictor's.
@@ -386,9 +391,14 @@ def _raise(index: int, error: GraftError) -> GraftError:
     raise error
 
 
-def _raise_named(index: int, error: GraftError) -> GraftError:
-    raise type(error)(f"image {index}: {error}") from error
+def _named(images: Sequence[Any], index: int, error: GraftError) -> GraftError:
+    """The error, saying which image of a list it is about."""
+    image = images[index]
+    name = str(image) if isinstance(image, (str, os.PathLike)) else f"image {index}"
+    named = type(error)(f"{one_line(name)}: {str(error).removeprefix('image: ')}")
+    named.source, named.__cause__ = name, error
+    return named
 
 
-def _keep(index: int, error: GraftError) -> GraftError:
-    return error
+def _raise_named(images: Sequence[Any], index: int, error: GraftError) -> GraftError:
+    raise _named(images, index, error)

@@ -89,6 +89,9 @@ class Stream(Iterator[Prediction]):
         """End reading; no prediction comes any more. May be called again."""
         self._frames.close()
 
+    def __repr__(self) -> str:
+        return f"Stream({self._frames!r}, dropped={self.dropped}, lag_ms={self.lag_ms:.0f})"
+
     def __enter__(self) -> Stream:
         return self
 

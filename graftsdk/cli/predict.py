@@ -12,10 +12,10 @@ from graftsdk.cli.formats import Csv, json_lines, told
 from graftsdk.cli.saving import Chosen, check_sheet, picture_paths
 from graftsdk.cli.sources import find_sources
 from graftsdk.cli.work import Work
-from graftsdk.contact_sheet import save_contact_sheet
 from graftsdk.errors import InputError
 from graftsdk.plan import open_plan
 from graftsdk.predictor import Predictor
+from graftsdk.sheet import save_contact_sheet
 
 __all__ = ["configure", "run"]
 

@@ -27,7 +27,7 @@ def html(prediction: Prediction) -> str:
     heading = [_text(prediction.source or "image")]
     if prediction.frame is not None:
         heading.append(f"frame {prediction.frame}")
-    heading += [f"{height}x{width}", counted(len(prediction), "person")]
+    heading += [f"{width}x{height}", counted(len(prediction), "person")]
     if prediction.truncated:
         heading.append("there were more")
     rows = [_row(person) for person in prediction[:MOST_PERSONS]]

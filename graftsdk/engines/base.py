@@ -139,7 +139,7 @@ class Engine(ABC):
         """The open graphs; the caller's hold on them lets its run finish although `close` is called."""
         with self._lock:
             if self._closed:
-                raise EngineClosed("expected an open engine, found one after close(); open another")
+                raise EngineClosed("expected an open engine or predictor, found one after close(); open another")
             if self._runners is None:
                 if self._forked and self.device != "cpu":
                     raise EngineForked(

@@ -177,16 +177,18 @@ def check_masks(masks: Any, image_size: tuple[int, int], count: int | None = Non
     checked: npt.NDArray[Any] | BoxMasks = masks
     if not isinstance(masks, BoxMasks):
         if not isinstance(masks, np.ndarray) or isinstance(masks, np.ma.MaskedArray):
-            raise InputError(f"masks: expected an array [N, H, W] or BoxMasks, found {type(masks).__name__}")
+            advice = "; use np.stack(masks)" if isinstance(masks, (list, tuple)) else ""
+            raise InputError(f"masks: expected an array [N, H, W] or BoxMasks, found {type(masks).__name__}{advice}")
         if masks.dtype not in (np.bool_, np.uint8):
             raise DTypeError(
                 f"masks: expected bool or uint8, found {masks.dtype.str}; for probabilities use masks > 0.5, "
                 f"or BoxMasks, which take float32"
             )
         if masks.ndim != 3 or masks.shape[1:] != image_size:
+            advice = "one mask is masks[None]" if masks.ndim == 2 else "masks of another size go into BoxMasks"
             raise ShapeError(
                 f"masks: expected [N, {image_size[0]}, {image_size[1]}], the image's height and width, "
-                f"found {list(masks.shape)}; masks of another size go into BoxMasks"
+                f"found {list(masks.shape)}; {advice}"
             )
     if count is not None and len(masks) != count:
         raise ShapeError(f"masks: expected {count}, one for each box, found {len(masks)}")

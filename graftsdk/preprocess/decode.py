@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,14 @@ from PIL import Image, ImageFile
 from graftsdk.errors import DecodeError, GraftError, ImageTooLarge, InputError
 from graftsdk.preprocess.image import Color, check_image, check_size
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_ENCODED_BYTES", "check_decoding", "decode_image", "list_images"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_ENCODED_BYTES", "check_decoding", "decode_image", "image_format", "list_images"]
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 MAX_ENCODED_BYTES = 20 * 2**20
 _MAX_JPEG_SCANS = 64  # encoders write about ten; each one walks all pixels again, however few bytes it has
 _MAX_PNG_CHUNKS = 65_536  # the limit of 20 MiB in chunks of 320 bytes; encoders write 8 KiB and more
 
+_OTHER = "; Predictor.stream reads videos"
 _SOURCES = "a path, bytes, a binary file, a PIL image or an array uint8[H, W, 3]"
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -80,7 +81,9 @@ def decode_image(
         return _pixels(lambda: _check_opened(source), reduce)
     data = _read(source)
     if len(data) > MAX_ENCODED_BYTES:
-        raise ImageTooLarge(f"image: expected at most {MAX_ENCODED_BYTES} bytes, found more; encode it smaller")
+        if image_format(data) is None:
+            raise DecodeError(f"image: expected JPEG, PNG, WebP or BMP, found other content{_OTHER}")
+        raise ImageTooLarge(f"image: expected at most {MAX_ENCODED_BYTES >> 20} MiB, found more; encode it smaller")
     return _pixels(lambda: _open(data), reduce, drafted=True)
 
 
@@ -114,7 +117,8 @@ def _read(source: Any) -> bytes:
     if isinstance(source, (str, os.PathLike)):
         return _read_path(source)
     if not callable(getattr(source, "read", None)):
-        raise InputError(f"image: expected {_SOURCES}, found {type(source).__name__}")
+        advice = "; Predictor.stream takes iterators" if hasattr(source, "__next__") else ""
+        raise InputError(f"image: expected {_SOURCES}, found {type(source).__name__}{advice}")
     try:
         data = source.read(MAX_ENCODED_BYTES + 1)
     except Exception as error:  # of whatever library the file is: EOFError, zlib.error
@@ -155,6 +159,17 @@ def _read_path(path: str | os.PathLike[str]) -> bytes:
         raise InputError(f"image: expected a readable file, found {os.fspath(path)!r:.200}") from error
 
 
+def image_format(data: bytes) -> Literal["JPEG", "PNG", "BMP", "WEBP"] | None:
+    """By what a file begins with; its first 16 bytes are enough."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"BM"):
+        return "BMP"
+    return "WEBP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
+
+
 def _open(data: bytes) -> Image.Image:
     """The image, its header read and its size checked, its pixels not decoded.
 
@@ -162,21 +177,17 @@ def _open(data: bytes) -> Image.Image:
     89 million pixels on) before ours, and would try any plugin that the process has registered.
     """
     Image.preinit()
-    if data.startswith(b"\xff\xd8\xff"):
-        name = "JPEG"
+    name = image_format(data)
+    if name is None:
+        raise DecodeError(f"image: expected JPEG, PNG, WebP or BMP, found other content ({len(data)} bytes){_OTHER}")
+    if name == "JPEG":
         _check_jpeg_scans(data)
-    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
-        name = "PNG"
+    elif name == "PNG":
         _check_png(data)
-    elif data.startswith(b"BM"):
-        name = "BMP"
-    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        name = "WEBP"
+    elif name == "WEBP":
         from PIL import WebPImagePlugin  # noqa: F401  (registers itself; not one of preinit's)
 
         check_size(*_webp_size(data))  # its decoder allocates the canvas when it is opened
-    else:
-        raise DecodeError(f"image: expected JPEG, PNG, WebP or BMP, found other content ({len(data)} bytes)")
     image: Image.Image = Image.OPEN[name][0](io.BytesIO(data), "")
     check_size(image.height, image.width)
     return image

@@ -20,7 +20,7 @@ from graftsdk.preprocess.capture import (
     open_video,
     public_name,
 )
-from graftsdk.preprocess.decode import check_decoding, list_images
+from graftsdk.preprocess.decode import check_decoding, image_format, list_images
 from graftsdk.preprocess.frame import Frame, Frames
 from graftsdk.preprocess.separate import ImageFrames
 from graftsdk.preprocess.video import VideoFrames
@@ -127,6 +127,4 @@ def _is_image(path: str) -> bool:
         head = os.pread(descriptor, 16, 0)
     finally:
         os.close(descriptor)
-    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")) or (
-        head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    )
+    return image_format(head) is not None

@@ -77,7 +77,7 @@ def test_every_kind_of_bad_image_among_good_ones(predictor: Predictor, tmp_path:
 @pytest.mark.parametrize("bad", [0, 1, 2])
 def test_the_first_is_named_where_errors_are_raised(predictor: Predictor, bad: int) -> None:
     images = [IMAGE] * bad + [np.zeros((4, 4, 3), np.uint8), IMAGE, b"no image"]
-    with pytest.raises(ImageTooSmall, match=rf"^image {bad}: image: expected sides of at least 16") as caught:
+    with pytest.raises(ImageTooSmall, match=rf"^image {bad}: expected sides of at least 16") as caught:
         predictor.predict(images)
     assert isinstance(caught.value.__cause__, ImageTooSmall)
 

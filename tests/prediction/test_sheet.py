@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from graftsdk.contact_sheet import contact_sheet, save_contact_sheet
+from graftsdk.sheet import contact_sheet, save_contact_sheet
 from graftsdk.drawing.lettering import Lettering
 from graftsdk.errors import DecodeError, InputError
 from graftsdk.prediction import Attribute, Person, Prediction

@@ -146,7 +146,7 @@ def _reason(error: GraftError, grid: _Grid) -> Pixels:
 def _caption(item: Item, place: int) -> tuple[tuple[str, float], tuple[str, float]]:
     """((text, brightness), (text, brightness)): what it is, and what is in it."""
     if isinstance(item, GraftError):
-        return (f"image {place}", NAME), (item.code, DETAIL)
+        return (one_line(Path(item.source or f"image {place}").name), NAME), (item.code, DETAIL)
     name = Path(item.source).name if item.source else ""
     details = []
     if item.frame is not None:
