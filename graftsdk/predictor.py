@@ -164,7 +164,8 @@ class Predictor:
         the image is one person (its box, no mask, no score).
 
         Args:
-            image: path, bytes, binary file object, PIL image or uint8[H, W, 3]; a list of them; or a folder's path.
+            image: path, bytes, binary file object, PIL image or uint8[H, W, 3]; a list of them; or a folder's path. Every
+                prediction holds its image: `stream` goes through long lists and folders in constant memory.
             masks: bool or uint8 [N, H, W] over the image, or N `BoxMasks`; what is outside is filled before resizing.
                 Of a list of images: a list with one entry an image, which may be None.
             boxes: [N, 4], xyxy in pixels of the image, half-open; of a list of images: likewise.
@@ -177,7 +178,8 @@ class Predictor:
 
         Raises:
             InputError: the image, a mask, a box (named by its index) or a label cannot be used; the predictor can.
-            NonFiniteOutput, PlanCorrupt: a score is no probability; names label, image and person.
+            NonFiniteOutput: a score is NaN or infinite; names label, image and person.
+            PlanCorrupt: a branch gives something else than probabilities, whatever the image; names the label.
             EngineError: the engine failed.
         """
         wanted = self._wanted(labels)
@@ -394,8 +396,12 @@ def _raise(index: int, error: GraftError) -> GraftError:
 def _named(images: Sequence[Any], index: int, error: GraftError) -> GraftError:
     """The error, saying which image of a list it is about."""
     image = images[index]
-    name = str(image) if isinstance(image, (str, os.PathLike)) else f"image {index}"
-    named = type(error)(f"{one_line(name)}: {str(error).removeprefix('image: ')}")
+    try:
+        name = os.fsdecode(image) if isinstance(image, (str, os.PathLike)) else ""
+    except TypeError:  # a path-like that gives no path
+        name = ""
+    name = name or f"image {index}"
+    named = type(error)(f"{one_line(name[-200:])}: {str(error).removeprefix('image: ')}")
     named.source, named.__cause__ = name, error
     return named
 

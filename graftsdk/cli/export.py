@@ -81,6 +81,8 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from graftsdk.plan.manifest import DEFAULT_PERSONS
+
     parser = argparse.ArgumentParser(
         "graftsdk-export",
         description=_DESCRIPTION,
@@ -107,7 +109,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="X",
         help="overlap of two boxes that are one person (default: 0.7)",
     )
-    add("--max-persons", type=int, metavar="N", default=300, help="most persons of one image, 1..1000 (default: 300)")
+    add(
+        "--max-persons",
+        type=int,
+        metavar="N",
+        default=DEFAULT_PERSONS,
+        help="most persons of one image, 1..1000; 300",
+    )
     add("--json", action="store_true", help="print the report as JSON")
     add("--quiet", action="store_true", help="no progress bar and no table")
     return parser

@@ -91,7 +91,7 @@ def check_decoding(color: Any, reduce: Any) -> None:
     """Refuse another channel order or scale than `decode_image` knows. Raises InputError."""
     if not isinstance(color, str) or color not in ("bgr", "rgb"):
         raise InputError(f"color: expected 'bgr' or 'rgb', found {color!r:.40}")
-    if isinstance(reduce, bool) or not isinstance(reduce, int) or reduce not in (1, 2, 4, 8):
+    if isinstance(reduce, bool) or not isinstance(reduce, (int, np.integer)) or reduce not in (1, 2, 4, 8):
         raise InputError(f"reduce: expected 1, 2, 4 or 8, found {reduce!r:.40}")
 
 

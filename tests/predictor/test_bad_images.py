@@ -5,6 +5,7 @@ A case takes less than two seconds of CPU and 64 MiB; the golden inference after
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -22,6 +23,7 @@ from bad_images.table import CASES, PROMISED
 from graftsdk import Prediction, Predictor
 from graftsdk.errors import GraftError
 from graftsdk.preprocess import decode_image, mask_boxes, mask_crop
+from graftsdk.text import one_line
 
 LIMIT = 1000  # persons of one image
 LISTED = [case for case in CASES if case.row != "BoxMasks"]  # which are made before they are handed in
@@ -130,10 +132,14 @@ def test_predict_in_a_list(predictor: Predictor, case: Case, tmp_path: Path) -> 
             raise found[1]
         return found
 
-    for errors, prefix in (("raise", "image 1: "), ("return", "")):
+    for errors in ("raise", "return"):
         given = case.make(tmp_path)  # before memory is watched, and anew: a file is read once
         neighbour = scores(predictor.predict(IMAGE, color=given.color))
-        found = answer(case, partial(together, given, errors), prefix)
+        path = given.image.__fspath__() if isinstance(given.image, os.PathLike) else given.image
+        named_by = str if path is given.image else (str, bytes)  # bytes are no path, a path-like may give them
+        name = os.fsdecode(path) if isinstance(path, named_by) else ""
+        named = one_line(name[-200:] or "image 1") + ": "
+        found = answer(case, partial(together, given, errors), named)
         if found is not None:
             assert scores(found[0]) == scores(found[2]) == neighbour
             check_prediction(predictor, case, case.make(tmp_path), found[1], tmp_path)

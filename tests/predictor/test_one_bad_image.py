@@ -119,15 +119,17 @@ def test_a_folder_with_other_files_and_a_broken_one(predictor: Predictor, tmp_pa
         (tmp_path / name).write_bytes(data)
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(DecodeError, match=r"^image 1: "):
+    with pytest.raises(DecodeError, match=r"b\.jpg: expected a whole JPEG"):
         predictor.predict(tmp_path)
     found = predictor.predict(tmp_path, errors="return")
     assert [type(one) for one in found] == [Prediction, DecodeError, DecodeError, Prediction]
+    assert [one.source for one in found] == [str(tmp_path / name) for name in list(files)[:4]]
     alone = scores(predictor.predict(BGR.copy()))
     assert scores(found[0]) == scores(found[3]) == alone
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert predictor.predict(empty) == []
+    with pytest.raises(InputError, match="expected images in '.*empty', found none"):
+        predictor.predict(empty)
 
 
 def test_what_is_wrong_with_the_call_or_the_engine_is_raised(path: Path) -> None:

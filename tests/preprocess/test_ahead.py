@@ -90,3 +90,19 @@ def test_color_and_reduce_reach_the_decoder() -> None:
     (found,) = decode_ahead([array], "rgb", 2)
     assert np.array_equal(found.image, np.broadcast_to(np.uint8([3, 2, 1]), (16, 16, 3)))  # type: ignore[arg-type]
     assert np.array_equal(decode_timed(array, "rgb", 2).image, found.image)  # type: ignore[arg-type]
+
+
+def test_arrays_are_drawn_when_they_are_wanted() -> None:
+    """A camera loop of the caller's own must not run ahead of what is said of its frames."""
+    drawn: list[int] = []
+
+    def frames():  # type: ignore[no-untyped-def]
+        for number in range(9):
+            drawn.append(number)
+            yield np.zeros((16, 16, 3), np.uint8) if number != 4 else jpeg(1)
+
+    images = decode_ahead(frames())
+    for count in range(1, 9):
+        next(images)
+        assert len(drawn) == (count if count != 5 else 6)  # behind a file one is drawn: it decodes meanwhile
+    images.close()
