@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from functools import partial
 
-from graftsdk.cli.output import INTERRUPTED, print_json, print_table
+from graftsdk.cli.labels import chosen_labels
+from graftsdk.cli.output import INTERRUPTED, print_json, print_table, problem
 from graftsdk.cli.sources import find_images
 from graftsdk.engines import default_threads, share_threads
 from graftsdk.lifecycle.bench import Bench, bench_plan
@@ -15,7 +17,7 @@ from graftsdk.text import counted, one_line
 
 __all__ = ["configure", "run"]
 
-LONGEST_NAME = 24  # of a picture; the table has 120 columns then
+LONGEST_NAME = 24  # of a picture; the table has 98 columns then
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -59,8 +61,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N,N...",
         help="crops that the engine takes at once; default: 1,8",
     )
-    parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="for all cases together; default: 20")
-    parser.add_argument("--labels", nargs="+", metavar="LABEL", help="compute only these")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=20.0,
+        metavar="S",
+        help="for all cases together, but three runs of each at least; default: 20",
+    )
+    parser.add_argument(
+        "--labels", nargs="+", metavar="LABEL", help="after the plan: compute only these; or --labels=child,gender"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="cuda never falls back")
     parser.add_argument(
         "--layout", choices=("merged", "split"), default="merged", help="one grafted graph, or trunk and branches apart"
@@ -74,7 +84,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, or 130 where it was interrupted."""
+    """0, 1 where a picture could not be used and was left out, or 130 where it was interrupted."""
     pictures = None if args.images is None else find_images(args.images)
     if args.share_threads:
         share_threads(args.threads or default_threads())
@@ -84,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         persons=args.persons,
         batches=args.batch,
         seconds=args.seconds,
-        labels=args.labels,
+        labels=chosen_labels(args.labels, args.plan),
         layout=args.layout,
         threads=args.threads,
         device=args.device,
@@ -96,10 +106,12 @@ def run(args: argparse.Namespace) -> int:
         _print(found)
     if found.interrupted:
         print(f"interrupted after {found.seconds:.0f} s", file=sys.stderr)
-    return INTERRUPTED if found.interrupted else 0
+    return INTERRUPTED if found.interrupted else 1 if found.unreadable else 0
 
 
-def _starting(seconds: float, cases: int) -> None:
+def _starting(seconds: float, cases: int, unreadable: Mapping[str, str]) -> None:
+    for path, why in unreadable.items():
+        print(f"{problem(one_line(path), why)}; left out", file=sys.stderr)
     print(f"measuring {counted(cases, 'case')} for {seconds:g} s or more", file=sys.stderr)
 
 
@@ -126,8 +138,12 @@ def _print(found: Bench) -> None:
         print("          others are at work on it: rely on min and on ratios, not on p50 and p95")
     print(f"          {' '.join(machine.features)}")
     print(f"versions  {', '.join(f'{name} {version}' for name, version in machine.versions.items())}")
-    print(f"measured  for {found.seconds:.0f} s, all cases in turns, after one run of each that does not count")
-    print("reading   min: the fastest run; p50: half of the runs took no longer; p95: 95% of them")
+    print(f"measured  {found.seconds:.1f} s, all cases in turns, after one run of each that does not count")
+    if found.seconds > 1.2 * found.asked:
+        least = min([row.spent.runs for row in found.engine] + [row.total.runs for row in found.pictures])
+        print(f"          {found.asked:g} s were asked for; {counted(least, 'run')} of each took longer")
+    print("reading   min: the fastest run, each column its own; p50: half of the runs took no longer;")
+    print("          p95: 95% of them took no longer; of fewer than 20 runs the slowest")
     _print_engine(found)
     _print_promise(found)
     _print_pictures(found)
@@ -152,58 +168,55 @@ def _print_promise(found: Bench) -> None:
     rows = [["crops at once", "one network", "expected", "measured", "measured/expected", "networks"]]
     for row in found.engine:
         times = (_ms(value) for value in (row.network_ms, row.expected_ms, row.spent.least_ms))
-        rows.append([f"{row.batch}", *times, f"{row.reached:.2f}", f"{row.networks:.2f}"])
+        rows.append([f"{row.batch}", *times, f"{row.measured_to_expected:.2f}", f"{row.networks:.2f}"])
     print_table(rows, right=range(6), indent="  ")
-    print(
-        "\n  one network: the whole trunk alone, measured here; expected: as many of it as the plan costs; ms a crop,"
-    )
-    print("  fastest runs. measured/expected is 1 where branches run as fast as the trunk; thin layers run slower")
+    print("\n  ms a crop, fastest runs. one network: the whole trunk alone, measured here; expected: as many of")
+    print("  it as the plan costs. measured/expected is 1 where branches run as fast as the trunk; thin layers")
+    print("  run slower. networks: measured / one network")
 
 
 def _print_pictures(found: Bench) -> None:
     print("\nPICTURES: encoded picture to attributes, ms a picture")
-    share = "segment %" if found.segmenter else ""
-    head = ["picture", "persons", "", *STAGES, "total", share, "pictures/s", "persons/s", "runs"]
+    head = ["picture", "", *STAGES, "total", "pictures/s", "persons/s"]
     rows = [head]
     for row in found.pictures:
+        rows += [[""] * len(head)] if len(rows) > 1 else []
         rows += _picture_lines(row, segments=bool(found.segmenter))
-    print_table(rows, right=(1, *range(3, len(head))), indent="  ")
+    print_table(rows, right=range(2, len(head)), indent="  ")
     print()
     for line in _notes(found):
         print(f"  {line}")
 
 
 def _picture_lines(row: PictureRow, *, segments: bool) -> list[list[str]]:
-    """Of its fastest, middle and slow runs a line each; what is said once stands in the first two."""
+    """Of its fastest, middle and slow runs a line each; beside them what the picture is, how often it ran, rates."""
     lines = []
     for statistic, field in (("min", "least_ms"), ("p50", "median_ms"), ("p95", "p95_ms")):
         stages = [_ms(getattr(row.stages[stage], field)) if stage in row.stages else "" for stage in STAGES]
         if not segments:
             stages[STAGES.index("segment")] = ""
-        lines.append(["", "", statistic, *stages, _ms(getattr(row.total, field)), "", "", "", ""])
-    persons = f"{row.persons:g}" if row.persons == round(row.persons) else f"{row.persons:.1f}"
+        lines.append(["", statistic, *stages, _ms(getattr(row.total, field)), "", ""])
+    whole = row.persons == round(row.persons)
+    persons = counted(round(row.persons), "person") if whole else f"{row.persons:.1f} persons"
+    lines[0][0] = row.name if len(row.name) <= LONGEST_NAME else f"{row.name[: LONGEST_NAME - 1]}…"
+    lines[1][0] = f"{row.size[1]}x{row.size[0]}, {persons}" if row.at_once == 1 else f"{persons} in each"
+    lines[2][0] = counted(row.total.runs, "run")
+    if segments and row.stages:
+        lines[2][0] += f", {_share(row, 'segment'):.0%} segment"
     each = 1e3 / row.total.median_ms
-    lines[0][:2] = [row.name if len(row.name) <= LONGEST_NAME else f"{row.name[: LONGEST_NAME - 1]}…", persons]
-    if row.at_once == 1:
-        lines[1][0] = f"{row.size[1]}x{row.size[0]}"
-    lines[1][-4:] = [
-        f"{_share(row, 'segment'):.0%}" if segments and row.stages else "",
-        f"{each:.1f}",
-        f"{each * row.persons:.1f}",
-        f"{row.total.runs}",
-    ]
+    lines[1][-2:] = [f"{each:.1f}", f"{each * row.persons:.1f}"]
     return lines
 
 
 def _notes(found: Bench) -> list[str]:
     lines = ["decode: JPEG, PNG... to pixels; crop: people cut out, resized, normalised; engine: crops to scores"]
     if found.segmenter:
-        lines.append("segment: the segmenter and the decoding of what it gives; segment %: its share of the whole")
+        lines.append("segment: the segmenter and the decoding of what it gives; % segment: its share of the p50 total")
     alone = [row for row in found.pictures if row.stages]
     most = max(_share(row, "rest") for row in alone)
-    lines.append(f"rest: everything that is none of these, at most {most:.1%} of a picture")
+    lines.append(f"rest: everything that is none of these, at most {most:.1%} of a picture; rates: by the p50")
     if len(alone) < len(found.pictures):
-        lines.append("in one list: decoded ahead, people share batches; no stages, for they overlap")
+        lines.append("in one list: decoded ahead, people share batches; ms a picture; no stages, for they overlap")
     if found.drawn and found.segmenter:
         lines.append(
             "drawn: the segmenter runs on the picture and finds nobody; the people, and their masks, are given"

@@ -1,16 +1,18 @@
-"""How commands print: aligned tables, sizes, JSON, help; and what their exit code for an interruption is."""
+"""How commands print: aligned tables, sizes, JSON, help, what is wrong with their words; the code of interruptions."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import sys
 import textwrap
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 from graftsdk.text import one_line
 
-__all__ = ["INTERRUPTED", "HelpFormatter", "megabytes", "print_json", "print_table"]
+__all__ = ["INTERRUPTED", "HelpFormatter", "Parser", "megabytes", "print_json", "print_table", "problem"]
 
 INTERRUPTED = 130  # exit code: 128 and the signal's number, as shells have it
 
@@ -20,6 +22,40 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return super()._fill_text(text if "\n" in text else textwrap.fill(text, width), width, indent)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says of an unknown option how this very command is used, and of a missing word which option took it."""
+
+    _words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse does; but what a subcommand does not know is its own error, not that of the command above."""
+        self._words = sys.argv[1:] if args is None else list(args)
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {one_line(' '.join(unknown))}")
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message; exit code 2."""
+        if "are required" in message:
+            message += "".join(self._greedy())
+        super().error(message)
+
+    def _greedy(self) -> Iterator[str]:
+        """Of the options that are there and take many words, what to do about it."""
+        for action in self._actions:
+            if action.nargs == "+" and any(option in self._words for option in action.option_strings):
+                option = action.option_strings[-1]
+                alone = f", or write {option}=child,gender" if action.metavar == "LABEL" else ""
+                yield f"; {option} takes every word after it: put it last{alone}"
+
+
+def problem(name: str, text: str) -> str:
+    """What is wrong with a source, in one line that begins with its name, without advice on calls in Python."""
+    told = re.sub(r"; Predictor\.\w+ .*\Z", "", one_line(text).removeprefix("image: "))
+    return told if told.startswith(name) else f"{name}: {told}"
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:

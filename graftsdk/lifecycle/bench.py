@@ -17,7 +17,7 @@ from graftsdk._native import cpu_features
 from graftsdk.engines import default_threads
 from graftsdk.engines.threads import shared_threads
 from graftsdk.errors import InputError
-from graftsdk.lifecycle.picture_cases import MOST_PICTURES, PictureRow, drawn_cases, file_cases
+from graftsdk.lifecycle.picture_cases import PictureCase, PictureRow, drawn_cases, file_cases
 from graftsdk.lifecycle.promise import EngineRow, Promise
 from graftsdk.lifecycle.turns import in_turns
 from graftsdk.plan import Plan
@@ -62,7 +62,8 @@ class Bench:
         ready_s: until the predictor was ready.
         drawn: the pictures are drawn and their persons given, not found.
         engine, pictures: the rows. left_out: pictures that were named and not measured, for there were too many.
-        seconds: that measuring took. interrupted: it was ended early.
+        unreadable: picture -> what is wrong with it, of those that were tried and cannot be used.
+        asked: seconds to measure for. seconds: that it took. interrupted: it was ended early.
     """
 
     machine: Machine
@@ -78,6 +79,8 @@ class Bench:
     engine: tuple[EngineRow, ...]
     pictures: tuple[PictureRow, ...]
     left_out: int
+    unreadable: Mapping[str, str]
+    asked: float
     seconds: float
     interrupted: bool
 
@@ -87,7 +90,7 @@ class Bench:
         for name in ("labels", "trunks"):
             found[name] = list(found[name])
         found["machine"]["features"] = list(self.machine.features)
-        found["engine"] = [{**asdict(row), "reached": row.reached} for row in self.engine]
+        found["engine"] = [{**asdict(row), "measured_to_expected": row.measured_to_expected} for row in self.engine]
         found["pictures"] = [{**row, "size": list(row["size"])} for row in found["pictures"]]
         return found
 
@@ -103,7 +106,7 @@ def bench_plan(
     layout: Literal["merged", "split"] = "merged",
     threads: int | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    starting: Callable[[int], object] = lambda cases: None,
+    starting: Callable[[int, Mapping[str, str]], object] = lambda cases, unreadable: None,
 ) -> Bench:
     """Measure a plan: all cases in turns, an equal part of the time for each; one run of each before does not count.
 
@@ -111,16 +114,16 @@ def bench_plan(
 
     Args:
         source: path of a plan.
-        pictures: image files, read before; None draws a 1080p picture whose persons are given as boxes and masks. A
-            segmenter runs on it all the same; it finds nobody.
+        pictures: image files, read before; those that cannot be used are left out. None draws a 1080p picture whose
+            persons are given as boxes and masks. A segmenter runs on it all the same; it finds nobody.
         persons: in the drawn pictures, a row each.
         batches: crops that the engine takes at once, a row each.
-        seconds: for all cases together.
+        seconds: for all cases together; longer where `LEAST_RUNS` runs of each take longer.
         labels, layout, threads, device: see Predictor.
-        starting: called with the number of cases, once measuring begins.
+        starting: called with the number of cases and what `Bench.unreadable` will be, once measuring begins.
 
     Raises:
-        InputError: an argument, or a picture (named) that cannot be used. PlanError, EngineError: see Predictor.
+        InputError: an argument that cannot be used, or every picture. PlanError, EngineError: see Predictor.
     """
     _check(persons, batches, seconds, pictures)
     load, started = os.getloadavg()[0], time.perf_counter()
@@ -138,7 +141,11 @@ def bench_plan(
         ready = time.perf_counter() - started
         promise = Promise(predictor.plan, predictor.labels)
         trunks = stack.enter_context(promise.open(predictor.device, threads))
-        shown = drawn_cases(predictor, persons) if pictures is None else file_cases(predictor, pictures)
+        unreadable: dict[str, str] = {}
+        if pictures is None:
+            shown = drawn_cases(predictor, persons)
+        else:
+            shown, unreadable = file_cases(predictor, pictures)
         cases: dict[Any, Callable[[], Any]] = {}
         for batch in batches:
             crops = golden_crops(predictor.plan.manifest.crop, count=batch)
@@ -148,7 +155,7 @@ def bench_plan(
         cases |= {("picture", index): picture.run for index, picture in enumerate(shown)}
         for case in cases.values():
             case()
-        starting(len(cases))
+        starting(len(cases), unreadable)
         began = time.perf_counter()
         taken, interrupted = _measure(cases, seconds)
         measured = time.perf_counter() - began
@@ -172,7 +179,9 @@ def bench_plan(
                 picture.row(times["picture", index], [run for _, run in taken["picture", index]])
                 for index, picture in enumerate(shown)
             ),
-            left_out=0 if pictures is None else max(0, len(pictures) - MOST_PICTURES),
+            left_out=_left_out(pictures, shown, unreadable),
+            unreadable=unreadable,
+            asked=seconds,
             seconds=measured,
             interrupted=interrupted,
         )
@@ -189,6 +198,12 @@ def _measure(cases: Mapping[Any, Callable[[], Any]], seconds: float) -> tuple[di
             raise
         return taken, True
     return taken, False
+
+
+def _left_out(pictures: Sequence[Path] | None, shown: Sequence[PictureCase], unreadable: Mapping[str, str]) -> int:
+    if pictures is None:
+        return 0
+    return len(pictures) - len(unreadable) - sum(case.at_once == 1 for case in shown)
 
 
 def _segmenter(plan: Plan) -> str | None:
@@ -232,5 +247,5 @@ def _check(persons: Sequence[int], batches: Sequence[int], seconds: float, pictu
         raise InputError("pictures: expected at least one image file, found none")
     if pictures is None and (not persons or any(not 0 <= count <= 1000 for count in persons)):
         raise InputError(f"persons: expected numbers from 0 to 1000, found {list(persons)}")
-    if not 0 <= seconds <= 86_400:  # a NaN fails too
-        raise InputError(f"seconds: expected from 0 to 86400, found {seconds}")
+    if not 0 < seconds <= 86_400:  # a NaN fails too
+        raise InputError(f"seconds: expected more than 0, and at most 86400, found {seconds:g}")

@@ -111,21 +111,29 @@ def drawn_cases(predictor: Predictor, persons: Sequence[int]) -> list[PictureCas
     return [*(case(count, 1) for count in persons), case(fewest, AT_ONCE)]
 
 
-def file_cases(predictor: Predictor, paths: Sequence[Path]) -> list[PictureCase]:
-    """A picture for each file, the files read before, at most MOST_PICTURES of them; then a list of the first ones.
+def file_cases(predictor: Predictor, paths: Sequence[Path]) -> tuple[list[PictureCase], dict[str, str]]:
+    """(A picture for each file, then a list of the first ones; file -> what is wrong with it, where it is left out).
+
+    The files are read here. Of more than MOST_PICTURES so many are chosen, evenly; for a bad one the next is taken.
 
     Raises:
-        InputError: a file that cannot be used; named.
+        InputError: none of the files can be used.
     """
-    step = max(1.0, len(paths) / MOST_PICTURES)
+    count = min(len(paths), MOST_PICTURES)
+    starts = [index * len(paths) // count for index in range(count)]
     contents: list[tuple[str, bytes]] = []
-    for index in range(min(len(paths), MOST_PICTURES)):
-        path = paths[int(index * step)]
-        try:
-            contents.append((path.name, path.read_bytes()))
-            decode_image(contents[-1][1])
-        except (InputError, OSError) as error:
-            raise InputError(f"{path}: {error}") from error
+    unreadable: dict[str, str] = {}
+    for start, end in zip(starts, [*starts[1:], len(paths)], strict=True):
+        for path in paths[start:end]:
+            try:
+                decode_image(path)  # looks at the size of the file before it is read
+                contents.append((path.name, path.read_bytes()))
+                break
+            except (InputError, OSError) as error:
+                unreadable[str(path)] = str(error).removeprefix("image: ")
+    if not contents:
+        name, why = next(iter(unreadable.items()))
+        raise InputError(f"pictures: expected one that can be used, found none of {len(paths)}; {name}: {why}")
 
     def one(content: bytes) -> list[Prediction]:
         return [predictor.predict(content)]
@@ -135,4 +143,4 @@ def file_cases(predictor: Predictor, paths: Sequence[Path]) -> list[PictureCase]
     if len(first) > 1:
         which = "all" if len(first) == len(contents) else "the first"
         cases.append(PictureCase(f"{which} {len(first)} in one list", partial(predictor.predict, first), len(first)))
-    return cases
+    return cases, unreadable

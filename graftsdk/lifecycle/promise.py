@@ -35,7 +35,7 @@ class EngineRow:
     networks: float
 
     @property
-    def reached(self) -> float:
+    def measured_to_expected(self) -> float:
         """Measured / expected, by the fastest runs: 1 is what the plan promises."""
         return self.spent.least_ms / self.expected_ms if self.expected_ms else 0.0
 

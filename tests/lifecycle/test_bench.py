@@ -21,6 +21,8 @@ from graftsdk.plan import open_plan
 from graftsdk.plan.edit import merge_plans
 from graftsdk.preprocess import decode_image
 
+LITTLE = 1e-3  # seconds: the least number of runs is what is measured
+
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -38,9 +40,11 @@ def photos(tmp_path: Path) -> list[Path]:
 
 
 def test_rows(plan: Path) -> None:
-    told: list[int] = []
-    found = bench_plan(plan, persons=(0, 2), batches=(1, 3), seconds=0.0, threads=1, starting=told.append)
-    assert told == [2 * 2 + 3]  # plan and trunk at each batch; two pictures and a list
+    told: list[object] = []
+    found = bench_plan(
+        plan, persons=(0, 2), batches=(1, 3), seconds=LITTLE, threads=1, starting=lambda *what: told.extend(what)
+    )
+    assert told == [2 * 2 + 3, {}]  # plan and trunk at each batch; two pictures and a list
     assert (found.labels, found.layout, found.trunks) == (("child", "gender", "backpack"), "merged", ("toy 32x32",))
     assert (found.machine.threads, found.machine.device, found.machine.shared) == (1, "cpu", False)
     assert found.machine.versions["onnxruntime"]
@@ -49,8 +53,8 @@ def test_rows(plan: Path) -> None:
         assert row.spent.runs == bench.LEAST_RUNS
         assert 0 < row.spent.least_ms <= row.spent.median_ms <= row.spent.p95_ms
         assert row.expected_ms == pytest.approx(found.networks * row.network_ms)
-        assert row.reached == pytest.approx(row.spent.least_ms / row.expected_ms)
-        assert row.networks == pytest.approx(row.reached * found.networks)
+        assert row.measured_to_expected == pytest.approx(row.spent.least_ms / row.expected_ms)
+        assert row.networks == pytest.approx(row.measured_to_expected * found.networks)
     assert [(row.persons, row.at_once) for row in found.pictures] == [(0, 1), (2, 1), (2, 8)]
     for row in found.pictures:
         assert row.size == (HEIGHT, WIDTH)
@@ -62,7 +66,7 @@ def test_rows(plan: Path) -> None:
 
 
 def test_files(plan: Path, photos: list[Path]) -> None:
-    found = bench_plan(plan, pictures=photos[:3], batches=(1,), seconds=0.0)
+    found = bench_plan(plan, pictures=photos[:3], batches=(1,), seconds=LITTLE)
     assert [row.name for row in found.pictures] == ["00.png", "01.png", "02.png", "all 3 in one list"]
     assert [row.persons for row in found.pictures] == [1] * 4  # no segmenter: the picture is one person
     assert (found.drawn, found.left_out) == (False, 0)
@@ -70,8 +74,25 @@ def test_files(plan: Path, photos: list[Path]) -> None:
 
 def test_many_files_are_chosen_evenly(plan: Path, photos: list[Path]) -> None:
     with Predictor(plan) as predictor:
-        names = [case.name for case in file_cases(predictor, photos)]
+        cases, unreadable = file_cases(predictor, photos)
+    names = [case.name for case in cases]
     assert names == [f"{int(2.5 * index):02d}.png" for index in range(12)] + ["the first 8 in one list"]
+    assert unreadable == {}
+
+
+def test_bad_files_are_left_out(plan: Path, photos: list[Path]) -> None:
+    """The next one is taken for a bad one; where there is none, there are fewer."""
+    for index in (0, 2, 3, 4):  # 0 and 1, 2 to 4 and 5 and 6 stand for one each
+        photos[index].write_bytes(b"no picture")
+    photos[29].unlink()
+    told: list[object] = []
+    found = bench_plan(plan, pictures=photos, batches=(1,), seconds=LITTLE, starting=lambda *what: told.extend(what))
+    assert [row.name for row in found.pictures[:3]] == ["01.png", "05.png", "07.png"]
+    assert len(found.pictures) == 11 + 1
+    assert list(found.unreadable) == [str(photos[index]) for index in (0, 2, 3, 4)]
+    assert told[1] == found.unreadable
+    assert found.left_out == 30 - 4 - 11  # of 29 nobody knows
+    json.dumps(found.to_dict(), allow_nan=False)
 
 
 @pytest.mark.parametrize("labels", [None, ["gender"], ["child", "backpack"]])
@@ -131,9 +152,10 @@ def test_interrupted(plan: Path, photos: list[Path], at: int, kept: bool, monkey
         ({"persons": (1001,)}, "persons"),
         ({"seconds": float("nan")}, "seconds"),
         ({"seconds": -1}, "seconds"),
+        ({"seconds": 0}, "expected more than 0"),
         ({"pictures": []}, "pictures"),
         ({"labels": ["hat"]}, "hat"),
-        ({"pictures": [Path("missing.jpg")]}, "missing.jpg"),
+        ({"pictures": [Path("missing.jpg"), Path("gone.jpg")]}, "found none of 2; missing.jpg: expected a file"),
     ],
     ids=str,
 )
