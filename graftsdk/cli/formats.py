@@ -6,9 +6,11 @@ import csv
 import io
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from graftsdk.prediction import Prediction
+from graftsdk.text import one_line
 
 __all__ = ["Csv", "Format", "json_lines", "told"]
 
@@ -19,8 +21,11 @@ _FORMULA = re.compile(r"[=@\t\r]|[+-](?![\w.]*\Z)")
 
 
 def told(prediction: Prediction) -> str:
-    """One line to read."""
-    return f"{prediction!r}\n"
+    """One line to read: the prediction's own, but with its whole path, as files of two folders may share a name."""
+    text = repr(prediction)
+    if prediction.source is None:
+        return f"{text}\n"
+    return f"{one_line(prediction.source)}{text.removeprefix(one_line(Path(prediction.source).name))}\n"
 
 
 def json_lines(masks: bool) -> Format:

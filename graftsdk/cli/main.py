@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 import graftsdk
-from graftsdk.cli.output import INTERRUPTED, HelpFormatter
+from graftsdk.cli.output import INTERRUPTED, HelpFormatter, Parser
 from graftsdk.errors import GraftError
 from graftsdk.text import one_line
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of everything, of which only the subcommand that is asked for is filled in."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="graftsdk",
         description="One shared trunk, any number of separately trained one-label branches, one plan.",
         epilog=_EPILOG,

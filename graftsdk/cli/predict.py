@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 
 from graftsdk.cli.formats import Csv, json_lines, told
+from graftsdk.cli.labels import chosen_labels, chosen_thresholds
 from graftsdk.cli.saving import Chosen, check_sheet, picture_paths
 from graftsdk.cli.sources import find_sources
 from graftsdk.cli.work import Work
 from graftsdk.errors import InputError
-from graftsdk.plan import open_plan
 from graftsdk.predictor import Predictor
 from graftsdk.sheet import save_contact_sheet
 
@@ -50,14 +49,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="save each image, and each video as .mp4, with what was found drawn on it",
     )
     out.add_argument(
-        "--sheet", metavar="FILE", help="save one picture of up to 48 of them, evenly chosen, side by side"
+        "--sheet",
+        metavar="FILE",
+        help="save one picture of up to 48 of them, evenly chosen, side by side",
     )
     form = out.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a line of JSON for each image or frame")
     form.add_argument("--csv", action="store_true", help="print a row for each person")
     out.add_argument("--masks", action="store_true", help="with --json: each person's mask, run-length coded (COCO)")
     read = parser.add_argument_group("what is read")
-    read.add_argument("--stride", type=int, default=1, metavar="N", help="every N-th frame of videos; default: all")
+    read.add_argument(
+        "--stride", type=int, default=1, metavar="N", help="every N-th frame of videos, but every image; default: 1"
+    )
     read.add_argument(
         "--live",
         action=argparse.BooleanOptionalAction,
@@ -67,7 +70,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--reduce", type=int, choices=(1, 2, 4, 8), default=1, help="divide the sides first: faster, other scores"
     )
     computed = parser.add_argument_group("what is computed")
-    computed.add_argument("--labels", nargs="+", metavar="LABEL", help="after the sources: compute only these")
+    computed.add_argument(
+        "--labels", nargs="+", metavar="LABEL", help="after the sources: compute only these; or --labels=child,gender"
+    )
     computed.add_argument(
         "--threshold",
         action="append",
@@ -85,14 +90,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 _EPILOG = """\
-A folder gives the images and videos in it, not those in folders inside it. After Ctrl-C a video is
-kept as far as it got. In CSV a text that a spreadsheet would take for a formula has an apostrophe
-before it.
+A folder gives the images and videos in it, not those in folders inside it; what is named twice is
+done once. With -o every picture keeps its name; where two share one, the second is saved as NAME-2.
+After Ctrl-C a video is kept as far as it got. In CSV a text that a spreadsheet would take for a
+formula has an apostrophe before it.
 
 examples:
   graftsdk predict engine.plan street.jpg photos/ 'more/**/*.png' -o pictures/
   graftsdk predict engine.plan clip.mp4 --stride 5 -o pictures/ --csv > people.csv
   graftsdk predict engine.plan rtsp://camera.local/stream --json | jq .persons
+  graftsdk predict engine.plan street.jpg --labels child gender
   graftsdk predict engine.plan street.jpg --threshold child=0.7 --threshold gender.male=0.6"""
 
 
@@ -104,15 +111,15 @@ def run(args: argparse.Namespace) -> int:
     if args.stride < 1:
         raise InputError(f"--stride: expected a whole number of at least 1, found {args.stride}")
     sources = find_sources(args.sources)
-    sheet = None if args.sheet is None else check_sheet(args.sheet, sources)
     pictures = picture_paths(sources, args.output)
+    sheet = None if args.sheet is None else check_sheet(args.sheet, sources, pictures)
     with ExitStack() as stack:
         predictor = stack.enter_context(
             Predictor(
                 args.plan,
                 device=args.device,
-                labels=args.labels,
-                thresholds=_thresholds(args.threshold, args.plan),
+                labels=chosen_labels(args.labels, args.plan),
+                thresholds=chosen_thresholds(args.threshold, args.plan),
                 layout=args.layout,
                 threads=args.threads,
                 min_score=args.min_score,
@@ -127,39 +134,10 @@ def run(args: argparse.Namespace) -> int:
             work.all(sources)
         finally:
             bar.close()
-            if sheet is not None and chosen is not None and chosen.predictions:
-                save_contact_sheet(sheet, chosen.predictions)
+            if sheet is not None and chosen is not None and chosen.items:
+                save_contact_sheet(sheet, chosen.items)
             print(work.times.summary(ready, work.failed), file=sys.stderr)
     return 1 if work.failed else 0
-
-
-def _thresholds(texts: Sequence[str], plan: str) -> dict[str, float | dict[str, float]]:
-    """`LABEL=X` and `LABEL.CLASS=X`; a label's own name may hold dots and equals signs."""
-    if not texts:
-        return {}
-    with open_plan(plan) as opened:
-        labels = opened.labels
-    found: dict[str, float | dict[str, float]] = {}
-    for text in texts:
-        name, equals, value = text.rpartition("=")
-        try:
-            number = float(value)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise InputError(f"--threshold: expected LABEL=X or LABEL.CLASS=X with a number X, found {text!r}")
-        owners = [label for label in labels if name == label or name.startswith(f"{label}.")]
-        if not owners:
-            raise InputError(f"--threshold {text}: expected a label of {', '.join(labels)}, found {name!r}")
-        owner = max(owners, key=len)
-        if name == owner:
-            found[owner] = number
-            continue
-        classes = found.setdefault(owner, {})
-        if not isinstance(classes, dict):
-            raise InputError(f"--threshold {text}: {owner!r} has a threshold already; name its classes only")
-        classes[name[len(owner) + 1 :]] = number
-    return found
 
 
 def _progress(total: int):  # type: ignore[no-untyped-def]  # tqdm comes without types

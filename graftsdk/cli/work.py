@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from graftsdk.cli.formats import Format
+from graftsdk.cli.output import problem
 from graftsdk.cli.saving import Chosen
 from graftsdk.cli.sources import Source
 from graftsdk.drawing.video_file import LIVE_RATE, USUAL_RATE, VideoFile
@@ -19,7 +20,7 @@ from graftsdk.errors import GraftError, InputError, NonFiniteOutput
 from graftsdk.prediction import Prediction
 from graftsdk.predictor import Predictor
 from graftsdk.stream import Stream
-from graftsdk.text import counted, one_line
+from graftsdk.text import counted
 
 __all__ = ["Times", "Work"]
 
@@ -126,8 +127,11 @@ class Work:
 
     def _fail(self, source: Source, error: GraftError) -> None:
         self.failed += 1
-        text = one_line(str(error))
-        self._say(text if text.startswith(source.name) else f"{source.name}: {text}")
+        if error.source is None:  # of a video or a live source: the sheet names it
+            error.source = source.name
+        if self._chosen is not None:
+            self._chosen.offer(error)
+        self._say(problem(source.name, str(error)))
 
     def _say(self, text: str) -> None:
         self._bar.write(text, file=sys.stderr)

@@ -11,7 +11,7 @@ import pandas
 import pytest
 
 from graftsdk.attribute import Attribute
-from graftsdk.cli.formats import Csv
+from graftsdk.cli.formats import Csv, told
 from graftsdk.prediction import Person, Prediction
 
 IMAGE = np.zeros((32, 32, 3), np.uint8)
@@ -22,6 +22,23 @@ def prediction(source: str, persons: int = 1, label: str = "hat", classes: Seque
     found = {label: Attribute(label, tuple(classes), scores, {})}
     people = tuple(Person(i, [1.25, 2, 30, 31], 0.5, found) for i in range(persons))
     return Prediction(people, IMAGE, source, labels=(label,))
+
+
+@pytest.mark.parametrize(
+    ("source", "frame", "told_as"),
+    [
+        ("a.jpg", None, "a.jpg 32x32: 0 persons\n"),
+        ("d1/a.jpg", None, "d1/a.jpg 32x32: 0 persons\n"),  # not the one in d2
+        ("/d2/clip.mp4", 3, "/d2/clip.mp4 frame 3 32x32: 0 persons\n"),
+        ("rtsp://host/1", 0, "rtsp://host/1 frame 0 32x32: 0 persons\n"),
+        ("rtsp://host/", 0, "rtsp://host/ frame 0 32x32: 0 persons\n"),
+        ("/", None, "/ 32x32: 0 persons\n"),  # no name at all
+        ("two\nlines/x", None, "two\N{REPLACEMENT CHARACTER}lines/x 32x32: 0 persons\n"),
+        (None, None, "image 32x32: 0 persons\n"),
+    ],
+)
+def test_a_line_names_its_source_in_full(source: str | None, frame: int | None, told_as: str) -> None:
+    assert told(Prediction((), IMAGE, source, frame=frame)) == told_as
 
 
 def test_one_head_and_a_row_a_person() -> None:

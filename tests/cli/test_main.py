@@ -70,22 +70,33 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "command", "says"),
     [
-        (),
-        ("nonsense",),
-        ("info",),
-        ("plan",),
-        ("cache", "burn"),
-        ("info", "x", "--nonsense"),
-        ("predict", "x", "y", "--device", "tpu"),
+        ((), "", "COMMAND"),
+        (("nonsense",), "", "nonsense"),
+        (("--nonsense", "info", "x"), "", "--nonsense"),
+        (("info",), " info", "required"),
+        (("plan",), " plan", "required"),
+        (("cache", "burn"), " cache", "burn"),
+        (("info", "x", "--nonsense"), " info", "--nonsense"),
+        (("plan", "log", "x", "--nonsense"), " plan log", "--nonsense"),
+        (("predict", "x", "y", "--device", "tpu"), " predict", "tpu"),
+        (("predict", "x", "y", "--shet", "z"), " predict", "unrecognized arguments: --shet z"),
+        (("predict", "x", "y", "--\x1b[31m"), " predict", "--\N{REPLACEMENT CHARACTER}[31m"),
+        (("predict", "x"), " predict", "are required: SOURCES"),
+        (("predict", "x", "--labels", "child", "y"), " predict", "put it last, or write --labels=child,gender"),
+        (("bench", "--images", "y", "x"), " bench", "PLAN; --images takes every word after it: put it last"),
     ],
 )
-def test_wrong_arguments(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments(words: tuple[str, ...], command: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The usage of the very command, and what is wrong."""
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 2
-    assert "usage: graftsdk" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith(f"usage: graftsdk{command} [-h]")
+    last = err.splitlines()[-1]
+    assert last.startswith(f"graftsdk{command}: error: ") and says in last
 
 
 @pytest.mark.parametrize(
@@ -172,7 +183,7 @@ def test_interrupted(tmp_path: Path) -> None:
         (tmp_path / "photos" / f"{number}.png").write_bytes(image)
     process = start("predict", "engine.plan", "photos", "-o", "pictures", cwd=tmp_path)
     assert process.stdout is not None
-    assert process.stdout.readline().startswith("0.png")
+    assert process.stdout.readline().startswith("photos/0.png ")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -235,7 +246,7 @@ def test_no_command_needs_torch(tmp_path: Path) -> None:
     commands = [
         ["info", "engine.plan", "--cost"],
         ["predict", "engine.plan", "one.png"],
-        ["bench", "engine.plan", "--images", "one.png", "--seconds", "0"],
+        ["bench", "engine.plan", "--images", "one.png", "--seconds", "0.01"],
         ["verify", "engine.plan", "--bisect", "--samples", "."],
         ["plan", "remove", "engine.plan", "child"],
         ["plan", "log", "engine.plan"],

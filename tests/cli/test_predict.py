@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 import toys
 
 from graftsdk import Predictor
-from graftsdk.cli import work
+from graftsdk.cli import predict, work
 from graftsdk.cli.main import main
+from graftsdk.errors import DecodeError, InputError
+from graftsdk.sheet import save_contact_sheet
 
 
 @pytest.fixture
@@ -36,11 +39,11 @@ def names(out: str) -> list[str]:
 @pytest.mark.parametrize(
     ("sources", "expected"),
     [
-        (["photos"], ["a.jpg", "b.png", "c.webp"]),
-        (["photos/c.webp", "photos/a.jpg"], ["c.webp", "a.jpg"]),
-        (["photos/*.png"], ["b.png"]),
-        (["photos/c.webp", "photos"], ["c.webp", "a.jpg", "b.png"]),  # each once
-        (["**/*.jpg"], ["a.jpg"]),
+        (["photos"], ["photos/a.jpg", "photos/b.png", "photos/c.webp"]),
+        (["photos/c.webp", "photos/a.jpg"], ["photos/c.webp", "photos/a.jpg"]),
+        (["photos/*.png"], ["photos/b.png"]),
+        (["photos/c.webp", "photos"], ["photos/c.webp", "photos/a.jpg", "photos/b.png"]),  # each once
+        (["**/*.jpg"], ["photos/a.jpg"]),
     ],
 )
 @pytest.mark.usefixtures("home")
@@ -100,7 +103,7 @@ def test_together_as_alone(
         for each in found:
             assert each["persons"] == predictor.predict(each["source"]).to_dict()["persons"]
     assert len({each["source"] for each in found}) == 13
-    assert "photos/n05.png: image: expected JPEG" in captured.err
+    assert "photos/n05.png: expected JPEG" in captured.err
 
 
 @pytest.mark.usefixtures("home")
@@ -119,7 +122,25 @@ def test_sheet(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "engine.plan", "photos", "--sheet", "sheet.png"]) == 0
     sheet = cv2.imread(str(home / "sheet.png"))
     assert sheet is not None and min(sheet.shape[:2]) > 60
-    assert names(capsys.readouterr().out) == ["a.jpg", "b.png", "c.webp"]
+    assert names(capsys.readouterr().out) == ["photos/a.jpg", "photos/b.png", "photos/c.webp"]
+
+
+@pytest.mark.parametrize("good", [["photos/a.jpg"], []])
+def test_sheet_of_what_failed(good: list[str], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a cell, in order, that says which it was."""
+    (home / "bad.jpg").write_bytes(b"no picture")
+    shown: list[Any] = []
+
+    def save(path: Path, items: list[Any]) -> None:
+        shown.extend(items)
+        save_contact_sheet(path, items)
+
+    monkeypatch.setattr(predict, "save_contact_sheet", save)
+    assert main(["predict", "engine.plan", "bad.jpg", *good, "none.mp4", "--sheet", "sheet.png"]) == 1
+    assert [item.source for item in shown] == ["bad.jpg", *good, "none.mp4"]
+    assert isinstance(shown[0], DecodeError) and isinstance(shown[-1], InputError)
+    sheet = cv2.imread(str(home / "sheet.png"))
+    assert sheet is not None and len(np.unique(sheet)) > 10  # there is writing on it
 
 
 def film(path: Path, frames: int = 6, rate: float = 10.0) -> Path:
@@ -193,7 +214,7 @@ def test_played_live(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_no_such_camera(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "engine.plan", "987", "ftp://user:secret@host/x", "photos/a.jpg"]) == 1
     captured = capsys.readouterr()
-    assert names(captured.out) == ["a.jpg"]
+    assert names(captured.out) == ["photos/a.jpg"]
     assert "camera 987: source: expected a camera" in captured.err
     assert "ftp://host/x: source: expected an address" in captured.err
     assert "secret" not in captured.err
@@ -215,6 +236,46 @@ def test_pictures(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (cv2.imread(str(home / "new" / "pictures" / "b.png")) != original).any()  # something was drawn
 
 
+@pytest.mark.parametrize("order", [("clip.avi", "clip.mp4"), ("clip.mp4", "clip.avi")])
+def test_a_video_keeps_its_name(order: tuple[str, str], home: Path) -> None:
+    """Whoever has a name keeps it, whichever is named first: a clip is not the picture of another one."""
+    lengths = {"clip.avi": 2, "clip.mp4": 5}
+    for name, frames in lengths.items():
+        film(home / name, frames)
+    assert main(["predict", "engine.plan", *order, "-o", "out"]) == 0
+    assert len(read(home / "out" / "clip.mp4")[1]) == lengths["clip.mp4"]
+    assert len(read(home / "out" / "clip-2.mp4")[1]) == lengths["clip.avi"]
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--sheet", "/proc/sheet.png"], "--sheet /proc/sheet.png: expected a folder that can be written"),
+        (["-o", "/proc"], "-o /proc: expected a folder that can be written"),
+        (["-o", "/proc/pictures"], "-o /proc/pictures: expected a folder that can be made"),
+        (["-o", "taken"], "taken/a.jpg: expected a regular file or nothing, found a folder"),
+        (["--sheet", "taken/a.jpg"], "taken/a.jpg: expected a regular file or nothing, found a folder"),
+        (["-o", "out", "--sheet", "out/a.jpg"], "--sheet out/a.jpg: expected another file than those of -o"),
+    ],
+)
+def test_targets_are_looked_at_before_the_work(
+    words: list[str], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(predict, "Predictor", None)  # not even opened
+    Path("taken/a.jpg").mkdir(parents=True)
+    assert main(["predict", "engine.plan", "photos/a.jpg", *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"error: {says}") and captured.err.count("\n") == 1
+
+
+def test_sheet_beside_the_pictures(home: Path) -> None:
+    """In a folder that -o makes."""
+    assert main(["predict", "engine.plan", "photos/a.jpg", "-o", "new/out", "--sheet", "new/out/sheet.jpg"]) == 0
+    assert sorted(path.name for path in (home / "new" / "out").iterdir()) == ["a.jpg", "sheet.jpg"]
+
+
 @pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("folder", ["photos", "./photos/../photos", "engine.plan"])
 def test_pictures_never_replace_what_is_there(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,9 +289,9 @@ def test_one_broken_file_does_not_stop_the_rest(home: Path, capsys: pytest.Captu
     (home / "photos" / "aa.jpg").write_bytes(b"not an image")
     assert main(["predict", "engine.plan", "photos", "nothing.jpg", "-o", "pictures"]) == 1
     captured = capsys.readouterr()
-    assert names(captured.out) == ["a.jpg", "b.png", "c.webp"]
-    assert "photos/aa.jpg: image: expected JPEG" in captured.err
-    assert "nothing.jpg: image: expected a file, found nothing" in captured.err
+    assert names(captured.out) == ["photos/a.jpg", "photos/b.png", "photos/c.webp"]
+    assert "photos/aa.jpg: expected JPEG, PNG, WebP or BMP, found other content (12 bytes)\n" in captured.err
+    assert "nothing.jpg: expected a file, found nothing" in captured.err
     assert "3 images, 3 persons, 2 not read" in captured.err
     assert len(list((home / "pictures").iterdir())) == 3
 
@@ -241,6 +302,31 @@ def test_labels_and_layout(layout: str, capsys: pytest.CaptureFixture[str]) -> N
     words = ["predict", "engine.plan", "photos/a.jpg", "--json", "--labels", "backpack", "child", "--layout", layout]
     assert main([*words, "--threads", "1", "--device", "cpu"]) == 0
     assert json.loads(capsys.readouterr().out)["labels"] == ["backpack", "child"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--labels", "child,gender"], ["child", "gender"]),
+        (["--labels", "gender, child"], ["gender", "child"]),
+        (["--labels", "gender,", "child"], ["gender", "child"]),
+        (["--labels", "a,b"], ["a,b"]),  # a label
+        (["--labels", "a,b", "child,gender"], ["a,b", "child", "gender"]),
+    ],
+)
+def test_labels_with_commas(
+    words: list[str], expected: list[str], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toys.write(home / "commas.plan", ["child", "gender", "a,b", "a"])
+    assert main(["predict", "commas.plan", "photos/a.jpg", "--json", *words]) == 0
+    assert json.loads(capsys.readouterr().out)["labels"] == expected
+
+
+@pytest.mark.usefixtures("home")
+def test_labels_before_the_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    """As the message says that it works."""
+    assert main(["predict", "engine.plan", "--labels=child,gender", "photos/a.jpg", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["labels"] == ["child", "gender"]
 
 
 @pytest.mark.usefixtures("home")
@@ -274,6 +360,7 @@ def test_labels_with_dots_and_equals_signs(home: Path, capsys: pytest.CaptureFix
         (["photos/a.jpg", "--threshold", "child=1.5"], "from 0 to 1"),
         (["photos/a.jpg", "--threshold", "gender=0.5"], "other"),
         (["photos/a.jpg", "--labels", "hat"], "hat"),
+        (["photos/a.jpg", "--labels", "child,hat"], "no label 'hat'"),
         (["photos/a.jpg", "--min-score", "2"], "min_score"),
         (["photos/a.jpg", "--threads", "0"], "threads"),
         (["photos/a.jpg", "--masks"], "expected --json"),
