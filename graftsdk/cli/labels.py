@@ -53,10 +53,12 @@ def chosen_thresholds(texts: Sequence[str], plan: str) -> dict[str, float | dict
             raise InputError(f"--threshold {text}: expected a label of {', '.join(labels)}, found {name!r}")
         owner = max(owners, key=len)
         if name == owner:
+            if owner in found:
+                raise InputError(f"--threshold {text}: {owner!r} has a threshold already; name it or its classes once")
             found[owner] = number
             continue
         classes = found.setdefault(owner, {})
-        if not isinstance(classes, dict):
-            raise InputError(f"--threshold {text}: {owner!r} has a threshold already; name its classes only")
+        if not isinstance(classes, dict) or name[len(owner) + 1 :] in classes:
+            raise InputError(f"--threshold {text}: {owner!r} has a threshold already; name it or its classes once")
         classes[name[len(owner) + 1 :]] = number
     return found

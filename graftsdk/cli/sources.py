@@ -20,8 +20,9 @@ __all__ = ["VIDEO_SUFFIXES", "Source", "find_images", "find_sources"]
 
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
-    *(".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+    *(".mts", ".ts", ".vob", ".webm"),
 )
+_AMBIGUOUS = (".mts", ".ts")  # TypeScript's too
 _CAMERA = re.compile(r"[0-9]{1,3}")
 
 
@@ -98,7 +99,9 @@ def _listed(folder: str) -> list[Path]:
 
 
 def _pictures(paths: Iterable[Path]) -> list[Path]:
-    return [path for path in paths if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)]
+    """Those whose suffix says so; where it may mean something else, the content too."""
+    known = [path for path in paths if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)]
+    return [path for path in known if path.suffix.lower() not in _AMBIGUOUS or _holds_video(path)]
 
 
 def _file(path: Path) -> Source:
@@ -110,6 +113,10 @@ def _is_video(path: Path) -> bool:
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES or not path.is_file():  # a pipe would block
         return suffix in VIDEO_SUFFIXES
+    return _holds_video(path)
+
+
+def _holds_video(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             check_container(file, str(path))

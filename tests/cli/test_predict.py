@@ -357,6 +357,8 @@ def test_labels_with_dots_and_equals_signs(home: Path, capsys: pytest.CaptureFix
         (["photos/a.jpg", "--threshold", "child=high"], "expected LABEL=X"),
         (["photos/a.jpg", "--threshold", "hat=0.5"], "expected a label of child, gender, backpack"),
         (["photos/a.jpg", "--threshold", "child=0.5", "--threshold", "child.no=0.5"], "has a threshold already"),
+        (["photos/a.jpg", "--threshold", "gender.male=0.6", "--threshold", "gender=0.5"], "has a threshold already"),
+        (["photos/a.jpg", "--threshold", "child=0.6", "--threshold", "child=0.5"], "has a threshold already"),
         (["photos/a.jpg", "--threshold", "child=1.5"], "from 0 to 1"),
         (["photos/a.jpg", "--threshold", "gender=0.5"], "other"),
         (["photos/a.jpg", "--labels", "hat"], "hat"),

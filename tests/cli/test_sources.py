@@ -86,3 +86,13 @@ def test_images_only() -> None:
 )
 def test_names_in_messages(place: Path | int | str, name: str) -> None:
     assert Source("image", place).name == name
+
+
+def test_a_suffix_of_two_kinds_of_file_is_looked_into(tmp_path: Path) -> None:
+    folder = tmp_path / "two kinds"
+    folder.mkdir()
+    (folder / "app.ts").write_text("export const answer = 42;\n")
+    (folder / "film.ts").write_bytes((b"\x47" + bytes(187)) * 8)  # packets of an MPEG transport stream
+    (folder / "old.wmv").write_bytes(bytes(99))
+    found = find_sources([str(folder)])
+    assert [(source.kind, source.place) for source in found] == [("video", folder / "film.ts")]
