@@ -17,15 +17,17 @@ __all__ = ["Stream"]
 class Stream(Iterator[Prediction]):
     """The predictions of a source's frames, in order, each with `frame` (its index), `timestamp` and `source`.
 
-    For one thread; several streams may share a predictor. Memory does not grow with the number of frames. The end, an
-    error, Ctrl-C, `close()` and garbage collection end the reading threads and close files and cameras.
+    For one thread of the process that opened it: a forked child gets an InputError. Several streams may share a
+    predictor. Memory does not grow with the number of frames, or of failures. The end, an error, a Ctrl-C that comes
+    while it works, `close()` and garbage collection end the reading threads and close files and cameras; a `with` block
+    does so too where the interrupt comes in the loop's own body.
 
     What happens where a frame cannot be used: of a folder or a list, that image alone is left out, with a warning and
     an entry in `failures`. In a video it is an error, which ends the stream.
 
     Args:
         frames: what is read; the stream closes it.
-        predict: the prediction of one frame.
+        predict: the prediction of one frame, with its `source`.
 
     Attributes:
         lag_ms: of a live source, the age of the newest prediction's frame when it was handed out; else 0.
@@ -60,8 +62,16 @@ class Stream(Iterator[Prediction]):
 
     @property
     def failures(self) -> dict[str, GraftError]:
-        """Source (or "image 3", its place in the list) -> error, of images that were left out."""
+        """Source (or "image 3", its place in the list) -> error, of the last 1000 images that were left out.
+
+        A source that fails again is named with its place, as in "a.jpg (image 3)".
+        """
         return self._frames.failures
+
+    @property
+    def failed(self) -> int:
+        """How many images were left out."""
+        return self._frames.failed
 
     def __next__(self) -> Prediction:
         try:
@@ -74,13 +84,9 @@ class Stream(Iterator[Prediction]):
                         raise
                     self._frames.leave_out(frame.index, frame.source, error)
                     continue
-                if prediction.frame is None:
-                    prediction = replace(
-                        prediction, frame=frame.index, timestamp=frame.timestamp, source=frame.source
-                    )  # fmt: skip
                 if self.live:
                     self.lag_ms = 1e3 * (time.monotonic() - frame.read_at)
-                return prediction
+                return replace(prediction, frame=frame.index, timestamp=frame.timestamp)
         except BaseException:  # the end and Ctrl-C too
             self.close()
             raise

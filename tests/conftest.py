@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +33,24 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """No thread and no open file stays behind the test; what earlier ones left may go meanwhile."""
+    before = _threads_and_files()
+    yield
+    if _threads_and_files() - before:
+        gc.collect()
+    assert _threads_and_files() - before == set()
+
+
+def _threads_and_files() -> set[object]:
+    found: set[object] = set(threading.enumerate())
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the listing's own
+            found.add((number, os.readlink(f"/proc/self/fd/{number}")))
+    return found
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ __all__ = ["SCHEMES", "Capture", "open_camera", "open_network", "open_regular", 
 
 # Those by which cameras and streaming servers are reached; not FFmpeg's others (file, concat, crypto, data, subfile).
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "rtp", "tcp", "srt")
+_AFTER_PATH = re.compile(r"([?#|;&\s]).*", re.DOTALL)  # queries, fragments, and how players and librtmp append options
+_ASSIGNED = re.compile(r"[^/]*=.*", re.DOTALL)
 OPEN_TIMEOUT_MS = 10_000
 READ_TIMEOUT_MS = 10_000
 
@@ -114,8 +116,21 @@ class Capture:
 
 
 def public_name(url: str) -> str:
-    """The URL without user and password: names go into logs and results."""
-    return re.sub(r"(://)[^/?#]*@", r"\1", url)
+    """A URL with nothing secret in it, for logs and results; what is none comes back as it is.
+
+    Scheme, host and path stay. Everything before the last "@" goes, the host too where that "@" may be of a path or of
+    a password with a "/"; all of it where it may be of a query. Queries, and whatever else may follow a path, become
+    "..."; so does a part of the path with a "=" in it, where some cameras want user and password.
+    """
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return url
+    before, _, after = rest.rpartition("@")
+    if _AFTER_PATH.search(before):
+        shown = "..."
+    else:
+        shown = ("...@" if "/" in before else "") + _ASSIGNED.sub("...", _AFTER_PATH.sub(r"\1...", after))
+    return f"{scheme.rpartition('@')[2]}://{shown}"
 
 
 def open_regular(path: str) -> int:
@@ -191,22 +206,23 @@ def _open(target: str, backend: int, options: list[int]) -> Any | None:
     import cv2
 
     capture = cv2.VideoCapture()
-    with _quietly():
+    with _quietly(ffmpeg=backend == cv2.CAP_FFMPEG):
         try:
             if capture.open(target, backend, options):
                 return capture
         except cv2.error as error:
-            _log.debug("OpenCV: %s", error)
+            _log.debug("OpenCV: %s", str(error).replace(target, public_name(target)))
     capture.release()
     return None
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def _quietly(ffmpeg: bool) -> Iterator[None]:
     """OpenCV and FFmpeg write to stderr what we say in an error: not here.
 
     OpenCV's level is given back by the last of several threads. FFmpeg's is read from the environment when OpenCV
-    opens the first video of the process, and never again: it is set for that moment, unless the user has set it.
+    opens the first video of the process through FFmpeg, and never again: it is set for that moment, unless the user has
+    set it. `ffmpeg`: this is such an opening.
     """
     global _quiet, _level, _hushed
     hush = False
@@ -215,7 +231,7 @@ def _quietly() -> Iterator[None]:
             _level = _opencv_log().getLogLevel()
             _opencv_log().setLogLevel(0)  # LOG_LEVEL_SILENT
         _quiet += 1
-        if not _hushed:
+        if ffmpeg and not _hushed:
             _hushed, hush = True, "OPENCV_FFMPEG_LOGLEVEL" not in os.environ
             if hush:
                 os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"  # AV_LOG_QUIET

@@ -30,6 +30,7 @@ __all__ = ["Frame", "Frames", "open_frames"]
 _SOURCES = (
     "the path of a video, an image or a folder, a list of images, a camera's number or the address of a network stream"
 )
+_MAX_STRIDE = 2**31 - 1
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([!-~]*)\Z")
 _CAMERA = re.compile(r"/dev/video[0-9]+\Z")
 
@@ -50,9 +51,14 @@ def open_frames(source: Any, *, stride: int = 1, live: bool | None = None, reduc
     dropped and counted, and none is given twice. `live=False` gives every frame of a camera or address too: whoever
     is slower than the camera falls behind. `live=True` plays a file at its own pace, as if it were a camera.
 
-    A separate image that cannot be used is left out, with a warning and an entry in `failures`. A video that is cut
-    off gives its whole frames, then a DecodeError; so does a camera that disappears. A network stream has no other
-    end, unless its header says how many frames it has.
+    Paths and encoded images of a list are decoded ahead; its arrays, PIL images and open files are drawn one at a time,
+    each when it is its turn. A separate image that cannot be used is left out, with a warning and an entry in
+    `failures`.
+
+    A video file that is cut off gives its whole frames, then a DecodeError; so does a camera that disappears. So ends a
+    network source too, unless as many frames came as its header states: nothing else tells a whole film from a broken
+    line. A whole film whose header states no number (ts, mpg) or estimates too many (mkv of a variable rate) gives all
+    its frames and then that error; stream a copy of the file instead.
 
     Args:
         source: see the table.
@@ -66,8 +72,8 @@ def open_frames(source: Any, *, stride: int = 1, live: bool | None = None, reduc
         DecodeError: neither a video nor an image, a video that cannot be decoded, or an image file that is damaged.
         ImageTooLarge, ImageTooSmall: frames beyond the limits of `check_image`.
     """
-    if isinstance(stride, bool) or not isinstance(stride, (int, np.integer)) or stride < 1:
-        raise InputError(f"stride: expected a whole number of at least 1, found {stride!r:.40}")
+    if isinstance(stride, bool) or not isinstance(stride, (int, np.integer)) or not 1 <= stride <= _MAX_STRIDE:
+        raise InputError(f"stride: expected a whole number from 1 to {_MAX_STRIDE}, found {stride!r:.40}")
     if live is not None and not isinstance(live, bool):
         raise InputError(f"live: expected True, False or None, found {live!r:.40}")
     check_decoding("bgr", reduce)
@@ -76,8 +82,15 @@ def open_frames(source: Any, *, stride: int = 1, live: bool | None = None, reduc
             raise InputError(f"source: expected a camera's number, from 0, found {source}")
         source = f"/dev/video{source}"
     if isinstance(source, (str, os.PathLike)):
-        return _named(os.fspath(source), int(stride), live, reduce)
-    return _listed(source, int(stride), live, reduce)
+        return _named(_path(source), int(stride), live, int(reduce))
+    return _listed(source, int(stride), live, int(reduce))
+
+
+def _path(source: str | os.PathLike[str]) -> str:
+    try:
+        return os.fspath(source)
+    except TypeError as error:
+        raise InputError(f"source: expected {_SOURCES}, found {type(source).__name__} whose path is no text") from error
 
 
 def _named(name: str, stride: int, live: bool | None, reduce: int) -> Frames:

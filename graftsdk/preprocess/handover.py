@@ -69,7 +69,7 @@ class Handover:
     def finish(self, error: BaseException | None) -> None:
         """Say that no frame comes any more; `error` reaches the consumer after the frames that wait."""
         with self._changed:
-            self._finished, self._error = True, error
+            self._finished, self._error = True, None if self._stopped else error
             self._changed.notify_all()
 
     # --- the consumer's side
@@ -84,7 +84,7 @@ class Handover:
             return self._opened or (None, None)
 
     def get(self) -> Frame | None:
-        """The next frame; None at the end. Raises what ended the reader, once."""
+        """The next frame; None at the end, and for ever after `stop`. Raises what ended the reader, once."""
         with self._changed:
             while not (self._waiting or self._finished or self._stopped):
                 self._changed.wait(_TURN)

@@ -19,7 +19,7 @@ class ImageFrames(Frames):
     """The images of a folder or a list, in order, decoded ahead. See `open_frames` and `decode_ahead`.
 
     Args:
-        sources: image sources, drawn in the consumer's thread and only a few ahead.
+        sources: image sources, drawn in the consumer's thread; of paths and bytes a few ahead, else one at a time.
         stride: every how many one is given; the others are not decoded.
         reduce: sides are divided by it.
         strict: an image that cannot be used is an error; else it is left out.
@@ -35,13 +35,12 @@ class ImageFrames(Frames):
         copied = not isinstance(sources, (list, tuple))
         self._images = decode_ahead(islice(sources, 0, None, stride), reduce=reduce, copy=copied)
 
-    def __next__(self) -> Frame:
+    def _take(self) -> Frame:
         try:
             while True:
                 decoded = next(self._images)
                 index, self._next = self._next, self._next + self._stride
-                path = isinstance(decoded.source, (str, os.PathLike))
-                source = os.fspath(decoded.source) if path else None
+                source = _name(decoded.source)
                 if not isinstance(decoded.image, GraftError):
                     return Frame(decoded.image, index, None, source, decoded.spent_ms, time.monotonic())
                 if self._strict:
@@ -53,3 +52,11 @@ class ImageFrames(Frames):
 
     def close(self) -> None:
         self._images.close()
+
+
+def _name(source: Any) -> str | None:
+    """The path that an image came from; None where it has none that is text."""
+    try:
+        return os.fsdecode(source) if isinstance(source, (str, os.PathLike)) else None
+    except TypeError:  # its error says so
+        return None

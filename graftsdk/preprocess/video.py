@@ -56,7 +56,7 @@ class VideoFrames(Frames):
     def dropped(self) -> int:
         return self._handover.dropped
 
-    def __next__(self) -> Frame:
+    def _take(self) -> Frame:
         try:
             frame = self._handover.get()
         except BaseException:  # Ctrl-C too
@@ -115,14 +115,15 @@ class _Reader:
             if held is not None:
                 self._hand(held)
                 held = None
-            grabbed, clock = time.perf_counter(), time.time()
+            grabbed, clock, read_at = time.perf_counter(), time.time(), time.monotonic()
             if index % self._stride == 0:
                 image = self._image(capture, index)
                 timestamp = capture.position(index) if file else clock
-                due = began + timestamp if self._live and file and timestamp is not None else time.monotonic()
+                if self._live and file and timestamp is not None:
+                    read_at = began + timestamp  # when it is due
                 done = time.perf_counter()
                 spent += done - (started if file else grabbed)
-                frame = Frame(image, index, timestamp, capture.name, 1e3 * spent, due)
+                frame = Frame(image, index, timestamp, capture.name, 1e3 * spent, read_at)
                 spent = 0.0
                 if torn:
                     held = frame

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import logging
 import os
@@ -25,6 +24,8 @@ from graftsdk.preprocess import capture, decode_image
 from graftsdk.preprocess.container import check_container
 from graftsdk.preprocess.frames import open_frames
 
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
 # The codecs that OpenCV's wheels can write. mpg2 has frames that are stored in another order than they are shown in.
 VIDEOS = {
     "a.mp4": "mp4v", "a.mov": "mp4v", "a.avi": "MJPG", "xvid.avi": "XVID", "a.mkv": "mp4v", "jpeg.mkv": "MJPG",
@@ -39,16 +40,6 @@ def videos(tmp_path_factory):
     found = {name: movies.write(folder / name, codec) for name, codec in VIDEOS.items()}
     found["web.mp4"] = movies.index_first(folder / "web.mp4", found["a.mp4"])
     return found
-
-
-@pytest.fixture(autouse=True)
-def nothing_left():
-    """No thread and no open file stays behind."""
-    before = movies.left_open()
-    yield
-    if movies.left_open() != before:
-        gc.collect()
-    assert movies.left_open() == before
 
 
 def read(source, **options):
@@ -344,6 +335,16 @@ def test_frames_too_small_are_refused(tmp_path):
         open_frames(movies.write(tmp_path / "a.avi", "MJPG", 2, size=(8, 32)))
 
 
+class Pathlike:
+    """A path, or what is called one."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __fspath__(self):
+        return self.path
+
+
 BAD = {
     "nothing": None, "empty": "", "missing": "no/such.mp4", "bytes": b"film.mp4", "number": 1.5, "bool": True,
     "negative": -1, "no camera": 63, "no camera by name": "/dev/video63", "object": object(), "dict": {"a": 1},
@@ -351,7 +352,7 @@ BAD = {
     "open file": io.BytesIO(b""), "pipe": "/dev/null", "NUL": "a\0b", "bytes path": os.fsencode("/"),
     "file address": "file:///etc/passwd", "no such scheme": "gopher://host/film", "nested": "crypto+http://host/a",
     "no host": "http://", "space": "http://ho st/", "line": "http://host/\nfile", "concat": "concat:a.mp4|b.mp4",
-    "two": "file:http://host/a.mp4",
+    "path of a number": Pathlike(3), "path of bytes": Pathlike(b"/"), "two": "file:http://host/a.mp4",
 }  # fmt: skip
 
 
@@ -366,6 +367,7 @@ def test_other_sources(name, monkeypatch):
 @pytest.mark.parametrize(
     "options",
     [{"stride": 0}, {"stride": -1}, {"stride": True}, {"stride": 2.0}, {"stride": "2"}, {"stride": None}]
+    + [{"stride": 2**31}, {"stride": 10**30}, {"stride": np.uint64(2**40)}]
     + [{"live": 1}, {"live": "yes"}, {"live": np.True_}]
     + [{"reduce": 3}, {"reduce": 0}, {"reduce": 16}, {"reduce": True}, {"reduce": 2.0}],
     ids=str,
@@ -373,6 +375,15 @@ def test_other_sources(name, monkeypatch):
 def test_other_options(options, videos):
     with pytest.raises(InputError, match=f"{next(iter(options))}: expected"):
         open_frames(videos["a.mp4"], **options)
+    with pytest.raises(InputError, match=f"{next(iter(options))}: expected"):
+        open_frames([], **options)
+
+
+def test_numbers_of_numpy_and_the_longest_stride(videos):
+    data = cv2.imencode(".jpg", movies.picture(3))[1].tobytes()
+    for source in (videos["a.avi"], [data] * 3):
+        (only,), _ = read(source, stride=np.int64(2**31 - 1), reduce=np.int64(2))
+        assert only.image.shape == (60, 80, 3) and movies.number(only.image) == (3 if isinstance(source, list) else 0)
 
 
 def test_special_and_empty_files(tmp_path):
@@ -391,10 +402,37 @@ def test_images_cannot_be_live(tmp_path):
             open_frames(source, live=True)
 
 
-def test_a_password_is_not_repeated():
-    assert capture.public_name("rtsp://me:p@ss@host:554/a@b") == "rtsp://host:554/a@b"
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtsp://host:554/a/b", "rtsp://host:554/a/b"),
+        ("rtsp://[::1]:554/a", "rtsp://[::1]:554/a"),
+        ("rtsp://me:secret@host:554/a", "rtsp://host:554/a"),
+        ("rtsp://me:secret@secret@host/a", "rtsp://host/a"),
+        ("rtsp://me:secret/secret@host/a", "rtsp://...@host/a"),
+        ("rtsp://me:secret@host/a@b", "rtsp://...@b"),
+        ("rtsp://me:secret?secret@host/a", "rtsp://..."),
+        ("rtsp://me:secret#secret@host/a", "rtsp://..."),
+        ("rtsp://me:secret;secret@host/a", "rtsp://..."),
+        ("rtsp://me:sec=ret@host/a", "rtsp://host/a"),
+        ("http://host/a?user=me&password=secret", "http://host/a?..."),
+        ("http://host/a?password=secret@secret", "http://..."),
+        ("http://host?secret", "http://host?..."),
+        ("http://host/a#secret", "http://host/a#..."),
+        ("http://host/a?b?user=secret#c", "http://host/a?..."),
+        ("http://host/a|Authorization=Basic%20secret", "http://host/a|..."),
+        ("rtsp://host:554/user=me&password=secret&channel=1&stream=0.sdp?real", "rtsp://host:554/..."),
+        ("rtsp://host/user=me_password=secret/a", "rtsp://host/..."),
+        ("rtmp://host/app/a pubUser=me pubPasswd=secret", "rtmp://host/app/a ..."),
+        ("http://host/a\nsecret", "http://host/a\n..."),
+        ("me:secret@ftp://host/a", "ftp://host/a"),
+        ("a film @ home?=1.mp4", "a film @ home?=1.mp4"),
+    ],
+)
+def test_names_of_addresses_hold_nothing_secret(url, shown):
+    assert capture.public_name(url) == shown
     with pytest.raises(InputError) as caught:
-        open_frames("ftp://me:secret@host/film")
+        open_frames(url.replace("rtsp:", "ftp:").replace("http:", "ftp:"))
     assert "secret" not in str(caught.value)
 
 
@@ -475,6 +513,26 @@ def test_what_has_no_name_fails_under_its_place(folder):
             "image 0": DecodeError,
             "image 2": InputError,
         }
+
+
+def test_paths_of_a_list_may_be_any_path(folder):
+    bad, good = (Pathlike(os.fsencode(folder / name)) for name in ("notes.txt", "00.png"))
+    with open_frames([Pathlike(3), bad, good]) as frames:
+        assert [frame.source for frame in frames] == [str(folder / "00.png")]
+        assert list(frames.failures) == ["image 0", str(folder / "notes.txt")]
+
+
+def test_arrays_are_drawn_when_it_is_their_turn():
+    drawn = []
+
+    def sources():
+        for at in range(5):
+            drawn.append(at)
+            yield movies.picture(at)
+
+    with open_frames(sources()) as frames:
+        for frame in frames:
+            assert drawn[-1] == frame.index
 
 
 def test_an_iterator_that_fills_one_array_again_and_again():
@@ -577,9 +635,16 @@ def test_a_child_of_the_process_ends_as_it_should(videos, folder):
         held.wait()
         child = os.fork()
         if child == 0:  # what its thread held is nobody's here
-            film.close()
-            images.close()
-            os._exit(0)
+            refused = 0
+            try:
+                for frames in (film, images):
+                    for _ in range(2):
+                        with pytest.raises(InputError, match="found a forked child; open the source there"):
+                            next(frames)
+                        refused += 1
+                    frames.close()
+            finally:
+                os._exit(0 if refused == 4 else 1)
         forked.set()
         holder.join()
         deadline = time.monotonic() + 20
@@ -589,4 +654,4 @@ def test_a_child_of_the_process_ends_as_it_should(videos, folder):
             os.kill(child, 9)
             os.waitpid(child, 0)
         assert done == (child, 0)
-        assert next(film).index == 1
+        assert next(film).index == next(images).index == 1

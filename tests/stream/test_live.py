@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import threading
 import time
 
+import cv2
 import numpy as np
 import pytest
 from stream import movies
 
 from graftsdk.errors import DecodeError, InputError
+from graftsdk.prediction import Prediction
 from graftsdk.preprocess import capture
 from graftsdk.preprocess.capture import Capture
 from graftsdk.preprocess.frames import open_frames
+from graftsdk.preprocess.handover import Handover
 from graftsdk.preprocess.video import VideoFrames
+from graftsdk.stream import Stream
 
-
-@pytest.fixture(autouse=True)
-def nothing_left():
-    before = movies.left_open()
-    yield
-    if movies.left_open() != before:
-        gc.collect()
-    assert movies.left_open() == before
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 @pytest.fixture
@@ -94,6 +90,24 @@ def test_a_download_ends_where_its_header_says(tmp_path):
     assert "ended or fell silent after" in error
 
 
+def test_a_download_without_a_number_of_frames_gives_all_and_an_error(tmp_path):
+    with movies.download(movies.write(tmp_path / "a.ts", "mpg2")) as server:
+        seen, error = drain(open_frames(server.url, live=False))
+    assert [movies.number(frame.image) for frame in seen] == list(range(40)) and "silent after 40 frames" in error
+
+
+def test_nothing_secret_is_repeated(caplog):
+    with movies.camera(5) as server:
+        stream = Stream(
+            open_frames(server.url.replace("//", "//me:secret@") + "?user=me&password=secret", live=False),
+            lambda frame: Prediction((), frame.image, frame.source),
+        )
+        found, error = drain(stream)
+    assert {prediction.source for prediction in found} == {f"{server.url}?..."}
+    assert error.startswith(f"{server.url}?...: expected more frames")
+    assert "secret" not in error + repr(stream) + caplog.text
+
+
 def test_a_camera_that_falls_silent(impatient):
     with movies.camera(10, hang=True) as server:
         seen, error = drain(open_frames(server.url, live=False))
@@ -133,6 +147,7 @@ class Device:
     def __init__(self, count):
         self.left = count
         self.released = False
+        self.retrieved_at = 0.0
 
     def get(self, _):
         return -1.0
@@ -142,6 +157,7 @@ class Device:
         return self.left >= 0
 
     def retrieve(self):
+        self.retrieved_at = time.monotonic()
         return True, np.zeros((32, 48, 3), np.uint8)
 
     def release(self):
@@ -164,6 +180,26 @@ def test_a_device_of_another_pixel_type():
     with pytest.raises(InputError, match="uint8"):
         next(VideoFrames(lambda: Capture(device, "/dev/video7", "camera"), stride=1, live=True, reduce=1))
     assert device.released
+
+
+def test_the_age_of_a_frame_counts_from_its_grab():
+    device = Device(1)
+    frame = next(VideoFrames(lambda: Capture(device, "/dev/video7", "camera"), stride=1, live=True, reduce=2))
+    assert frame.read_at <= device.retrieved_at
+
+
+def test_what_goes_wrong_after_the_end_is_nobodys():
+    handover = Handover(newest=False)
+    handover.stop()
+    handover.finish(DecodeError("too late"))
+    assert handover.get() is None and handover.get() is None
+
+
+def test_a_camera_does_not_use_up_the_quiet_of_ffmpeg(monkeypatch, tmp_path):
+    monkeypatch.setattr(capture, "_hushed", False)
+    for backend, hushed in ((cv2.CAP_V4L2, False), (cv2.CAP_FFMPEG, True)):
+        assert capture._open(str(tmp_path / "none"), backend, []) is None
+        assert capture._hushed == hushed
 
 
 def test_the_newest_waits_for_the_consumer():
