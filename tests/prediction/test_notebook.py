@@ -67,7 +67,7 @@ def person(index: int = 0, text: str = "backpack") -> Person:
 def test_a_row_each_and_a_picture():
     page = Page(prediction(person(0), person(1), source="/in/lobby.jpg", frame=3)._repr_html_())
     text = "".join(page.words)
-    for told in ("lobby.jpg", "frame 3", "300x400", "2 persons", "0.88", "backpack", "0.90", "gender", "malebackpack"):
+    for told in ("lobby.jpg", "frame 3", "400x300", "2 persons", "0.88", "backpack", "0.90", "gender", "malebackpack"):
         assert told in text
     assert len(page.all("tr")) == 3
     assert len(page.all("img")) == 1
