@@ -62,8 +62,9 @@ class Person:
             box: float32[4], xyxy in pixels of the original image, half-open. Copied.
             score: the segmenter's, 0..1.
             attributes: label -> Attribute.
-            mask: [H, W] over the whole image, not copied, or a function that makes it when it is asked for
-                (`functools.partial(masks.mask_at, i, height, width)` also pickles).
+            mask: [H, W] over the whole image, not copied, or a function that makes it when it is asked for, as
+                `graftsdk.preprocess.boxmasks.LazyMask` of one of `BoxMasks`, which also pickles and is drawn without
+                making the whole of it.
 
         Raises:
             ShapeError: a box of another shape. InputError: a box that is not finite.
@@ -291,7 +292,8 @@ class Prediction:
                 small image gets room for its tags so. None leaves the image's size.
 
         Raises:
-            InputError: a label that the prediction has not, or a font size or side below 1.
+            InputError: a label that the prediction has not; a font size or side that is no whole number from 1 to 1000
+                or 16384.
         """
         from graftsdk.drawing.draw import Look, draw
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,8 @@ from graftsdk.plan import BranchDocument, CropSpec
 from graftsdk.prediction import Attribute, Person, Prediction
 from graftsdk.preprocess import BoxMasks, mask_crop
 from graftsdk.preprocess.ahead import Decoded
+from graftsdk.preprocess.boxmasks import LazyMask
+from graftsdk.preprocess.decode import source_name
 from graftsdk.scores import check_scores
 
 __all__ = ["CROPS_AT_ONCE", "CropBatch", "Scene"]
@@ -40,7 +40,7 @@ class Scene:
     def __init__(self, decoded: Decoded) -> None:
         assert not isinstance(decoded.image, GraftError)  # callers look
         self.image = decoded.image
-        self.source = str(decoded.source) if isinstance(decoded.source, (str, os.PathLike)) else None
+        self.source = source_name(decoded.source)
         self.boxes: npt.NDArray[Any] = np.empty((0, 4), np.float32)
         self.scores: npt.NDArray[np.float32] | None = None
         self.masks: Any = None
@@ -76,7 +76,8 @@ class Scene:
 
     def _mask(self, index: int) -> Any:
         if isinstance(self.masks, BoxMasks):
-            return partial(self.masks.mask_at, index, *self.image.shape[:2])
+            height, width = self.image.shape[:2]
+            return LazyMask(self.masks, index, (height, width))
         return None if self.masks is None else self.masks[index]
 
 

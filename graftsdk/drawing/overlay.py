@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graftsdk.errors import ShapeError
-from graftsdk.preprocess import BoxMasks
+from graftsdk.preprocess.boxmasks import LazyMask
 
 if TYPE_CHECKING:
     from graftsdk.prediction import Person
@@ -57,12 +56,10 @@ def _source(person: Person, size: tuple[int, int]) -> tuple[Array, tuple[float, 
     would take longer than all the rest of the drawing.
     """
     lazy = person._mask
-    if isinstance(lazy, partial) and lazy.args[1:] == size:
-        masks = getattr(lazy.func, "__self__", None)
-        if isinstance(masks, BoxMasks) and lazy.func.__name__ == "mask_at":
-            array, extent = masks[lazy.args[0]], masks.extents[lazy.args[0]]
-            values = array if array.dtype == np.float32 else (array != 0).astype(np.float32)
-            return values, tuple(float(edge) for edge in extent)
+    if isinstance(lazy, LazyMask) and tuple(lazy.size) == size:
+        array, extent = lazy.masks[lazy.index], lazy.masks.extents[lazy.index]
+        values = array if array.dtype == np.float32 else (array != 0).astype(np.float32)
+        return values, tuple(float(edge) for edge in extent)
     mask = person._frame()
     if mask is None:
         return None

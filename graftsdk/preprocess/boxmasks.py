@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from graftsdk.errors import DTypeError, InputError, ShapeError
 from graftsdk.preprocess.tables import bilinear_taps
 
-__all__ = ["BoxMasks", "inside", "mask_box"]
+__all__ = ["BoxMasks", "LazyMask", "inside", "mask_box"]
 
 _STRIP = 64  # rows that are sampled at once when a whole mask is walked: bounds memory, not results
 
@@ -126,6 +127,26 @@ class BoxMasks(Sequence[npt.NDArray[Any]]):
             int(np.clip(np.floor(x0), 0, width)),
             int(np.clip(np.ceil(x1), 0, width)),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class LazyMask:
+    """A function of no arguments that makes one of the masks over the whole frame, bool[H, W], anew by each call.
+
+    A person's mask in this form takes no memory of its own and pickles; what draws it at another scale samples `masks`
+    at its own pixels instead of making the frame.
+
+    Attributes:
+        masks: all of them. index: which one.
+        size: (height, width) of the frame in pixels.
+    """
+
+    masks: BoxMasks
+    index: int
+    size: tuple[int, int]
+
+    def __call__(self) -> npt.NDArray[np.bool_]:
+        return self.masks.mask_at(self.index, *self.size)
 
 
 def inside(masks: BoxMasks | npt.NDArray[Any], index: int, y0: int, y1: int, x0: int, x1: int) -> npt.NDArray[np.bool_]:

@@ -15,6 +15,7 @@ import pytest
 
 from graftsdk.errors import InputError, ShapeError
 from graftsdk.prediction import Attribute, Person, Prediction
+from graftsdk.preprocess.boxmasks import BoxMasks, LazyMask
 
 GENDER = Attribute("gender", ("female", "male"), {"female": np.float32(0.07), "male": np.float32(0.93)})
 BACKPACK = Attribute("backpack", ("no", "yes"), {"no": 0.9, "yes": 0.1}, {"yes": 0.7})
@@ -186,11 +187,21 @@ def test_the_image_is_the_original():
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
-def test_copies(again):
+@pytest.mark.parametrize(
+    "mask",
+    [
+        np.eye(4, 6, dtype=bool),
+        partial(np.eye, 4, 6),
+        LazyMask(BoxMasks([np.eye(4, 6, dtype=bool)], np.array([[0, 0, 6, 4]], np.float32)), 0, (4, 6)),
+    ],
+    ids=["array", "function", "lazy"],
+)
+def test_copies(again, mask):
     told = {"source": "a.jpg", "timings": {"crop": 1.0}, "plan": "ff", "frame": 3, "timestamp": 0.12}
-    found = prediction(person(mask=partial(np.ones, (4, 6), bool)), **told)
+    found = prediction(person(mask=mask), **told)
     assert again(found).to_json(masks=True) == found.to_json(masks=True)
     assert (again(found).frame, again(found).timestamp) == (3, 0.12)
+    assert (again(found)[0].mask == np.eye(4, 6, dtype=bool)).all()
 
 
 @pytest.mark.parametrize(
@@ -198,12 +209,12 @@ def test_copies(again):
     [
         (
             prediction(person(), source="/in/lobby.jpg"),
-            "lobby.jpg 4x6: 1 person; 0: gender male 0.93, age adult/child 0.50",
+            "lobby.jpg 6x4: 1 person; 0: gender male 0.93, age adult/child 0.50",
         ),
-        (prediction(), "image 4x6: 0 persons"),
-        (prediction(source="/in/clip.mp4", frame=7, timestamp=0.28), "clip.mp4 frame 7 4x6: 0 persons"),
-        (prediction(Person(0, (0, 0, 1, 1), None, {"backpack": BACKPACK})), "image 4x6: 1 person; 0: nothing to tell"),
-        (prediction(source="a\nb.jpg"), "a\ufffdb.jpg 4x6: 0 persons"),
+        (prediction(), "image 6x4: 0 persons"),
+        (prediction(source="/in/clip.mp4", frame=7, timestamp=0.28), "clip.mp4 frame 7 6x4: 0 persons"),
+        (prediction(Person(0, (0, 0, 1, 1), None, {"backpack": BACKPACK})), "image 6x4: 1 person; 0: nothing to tell"),
+        (prediction(source="a\nb.jpg"), "a\ufffdb.jpg 6x4: 0 persons"),
     ],
 )
 def test_summary(found, text):
@@ -213,7 +224,7 @@ def test_summary(found, text):
 def test_summary_of_a_crowd_stays_readable():
     text = str(prediction(*(person(index) for index in range(60))))
     assert text.endswith("; and 52 more")
-    assert text.startswith("image 4x6: 60 persons; 0: ")
+    assert text.startswith("image 6x4: 60 persons; 0: ")
 
 
 def test_importing_prediction_loads_neither_opencv_nor_pillow():
