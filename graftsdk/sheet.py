@@ -7,12 +7,14 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from graftsdk.drawing.arguments import MAX_SIDE, label_names, whole_number
 from graftsdk.drawing.lettering import Lettering
 from graftsdk.drawing.pictures import check_suffix, write_picture
 from graftsdk.errors import GraftError, InputError
@@ -51,11 +53,12 @@ def contact_sheet(
         predictions: in the order of reading. A `GraftError` among them (`predict(..., errors="return")`) has a cell
             that says why there is no picture. All are held at once.
         columns: cells a row; None fits them to their number.
-        width: of the picture in pixels; its height follows.
-        labels, masks, boxes, tags: as in `Prediction.plot`; labels that a prediction has not are left out in it.
+        width: of the picture in pixels, at most 16384; its height follows.
+        labels, masks, boxes, tags: as in `Prediction.plot`; labels that one prediction lacks are left out in it.
 
     Raises:
-        InputError: nothing to show, something else than predictions, or more columns than the width has room for.
+        InputError: nothing to show, something else than predictions, a label that none of them has, columns or width
+            that are no whole numbers, or more columns than the width has room for.
     """
     items = list(predictions)
     if not items:
@@ -63,12 +66,14 @@ def contact_sheet(
     for place, item in enumerate(items):
         if not isinstance(item, Prediction | GraftError):
             raise InputError(f"item {place}: expected a Prediction or a GraftError, found {type(item).__name__}")
+    known = [item.labels for item in items if isinstance(item, Prediction)]
+    names = label_names(labels, list(dict.fromkeys(chain.from_iterable(known))) if known else None)
     grid = _grid(len(items), columns, width)
-    shown = [_Shown(labels, masks, boxes, tags).picture(item, grid) for item in items]
+    shown = [_Shown(names, masks, boxes, tags).picture(item, grid) for item in items]
     rows = [shown[start : start + grid.columns] for start in range(0, len(items), grid.columns)]
     heights = [max(picture.shape[0] for picture in row) for row in rows]
     caption = 2 * grid.letters.line + grid.gap // 2
-    sheet = np.full((sum(heights) + len(rows) * (caption + grid.gap) + grid.gap, width, 3), GROUND, np.uint8)
+    sheet = np.full((sum(heights) + len(rows) * (caption + grid.gap) + grid.gap, grid.width, 3), GROUND, np.uint8)
     top = grid.gap
     for number, (row, height) in enumerate(zip(rows, heights, strict=True)):
         for column, picture in enumerate(row):
@@ -96,6 +101,7 @@ def save_contact_sheet(path: str | os.PathLike[str], predictions: Iterable[Item]
 class _Grid:
     """How the sheet is divided; all in pixels but `columns`."""
 
+    width: int
     columns: int
     cell: int
     gap: int
@@ -103,15 +109,20 @@ class _Grid:
 
 
 def _grid(count: int, columns: int | None, width: int) -> _Grid:
-    if columns is None:
+    width = whole_number("width", width, MAX_SIDE)
+    if columns is not None:
+        columns = whole_number("columns", columns, MAX_SIDE)
+    else:
         columns = max(1, min(math.ceil(math.sqrt(count)), width // GOOD_CELL))
     gap = max(6, width // 160)
-    cell = (width - gap) // max(columns, 1) - gap
-    if columns < 1 or cell < LEAST_CELL:
+    cell = (width - gap) // columns - gap
+    if cell < LEAST_CELL:
         raise InputError(
             f"expected one column or more of at least {LEAST_CELL} pixels, found {columns} in a width of {width}"
         )
-    return _Grid(columns, cell, gap, Lettering(int(min(max(cell / 26, 10), 16))))
+    # As a page's type: it grows slower than what it stands beneath, until the whole is looked at from further away.
+    size = max(10.0, 0.7 * math.sqrt(cell), 0.0175 * cell)
+    return _Grid(width, columns, cell, gap, Lettering(round(size)))
 
 
 @dataclass(frozen=True)

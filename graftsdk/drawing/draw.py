@@ -15,15 +15,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from graftsdk.drawing.arguments import MAX_FONT_SIZE, MAX_SIDE, label_names, whole_number
 from graftsdk.drawing.overlay import draw_mask
-from graftsdk.drawing.pictures import encode
 from graftsdk.drawing.tags import Color, Pixels, Rect, Tag, draw_tags
-from graftsdk.errors import InputError
 
 if TYPE_CHECKING:
     from graftsdk.prediction import Person, Prediction
 
-__all__ = ["Look", "color_of", "draw", "encode"]
+__all__ = ["Look", "color_of", "draw"]
 
 # Far apart in hue and alike in lightness, so that one text colour and one mask alpha suit all (seen on photographs).
 PALETTE: tuple[Color, ...] = (
@@ -58,16 +57,14 @@ def draw(prediction: Prediction, look: Look) -> Pixels:
     """A copy of the prediction's image with its persons drawn on it, uint8[h, w, 3], BGR.
 
     Raises:
-        InputError: a label that the prediction has not, or a font size or side below 1.
+        InputError: a label that the prediction has not; a font size or side that is no whole number from 1 to 1000
+            or 16384.
         ShapeError: a mask of another size than the image.
     """
-    for label in look.labels or ():
-        if label not in prediction.labels:
-            raise InputError(f"expected labels of {list(prediction.labels)}, found {label!r}")
-    for what, value in (("font size", look.font_size), ("side", look.side)):
-        if value is not None and value < 1:
-            raise InputError(f"expected a {what} of 1 pixel or more, found {value}")
-    picture = _fitted(prediction.image, look.side)
+    labels = label_names(look.labels, prediction.labels)
+    font_size = None if look.font_size is None else whole_number("font_size", look.font_size, MAX_FONT_SIZE)
+    side = None if look.side is None else whole_number("side", look.side, MAX_SIDE)
+    picture = _fitted(prediction.image, side)
     sx, sy = picture.shape[1] / prediction.size[1], picture.shape[0] / prediction.size[0]
     # Far persons first, near ones over them; tags are placed the other way round, near persons choose first.
     order = sorted(prediction.persons, key=lambda person: (_area(person.box), -person.index))
@@ -82,8 +79,8 @@ def draw(prediction: Prediction, look: Look) -> Pixels:
             cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), color, thick)
     if look.tags:
         alone = len(order) == 1
-        told = [_tag(person, look.labels, box, alone) for person, box in zip(order, boxes, strict=True)]
-        draw_tags(picture, told[::-1], look.font_size or _font_size(picture, len(told)))
+        told = [_tag(person, labels, box, alone) for person, box in zip(order, boxes, strict=True)]
+        draw_tags(picture, told[::-1], font_size or _font_size(picture, len(told)))
     return picture
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import cv2
@@ -13,6 +14,7 @@ from graftsdk.drawing.lettering import Lettering
 from graftsdk.errors import GraftError, InputError, PlanPathError, ShapeError
 from graftsdk.prediction import Attribute, Person, Prediction
 from graftsdk.preprocess import BoxMasks
+from graftsdk.preprocess.boxmasks import LazyMask
 
 HOSTILE = [
     "",
@@ -252,19 +254,19 @@ def test_letters(monkeypatch, font, size):
 
 def test_other_scripts_are_letters_not_boxes():
     if not hasattr(cv2, "FontFace"):
-        pytest.skip("Pillow's own font, in place of OpenCV 5's, has Latin letters only")
+        pytest.skip("Pillow's own font, in place of OpenCV 5's, has the letters of English only")
     letters = Lettering(20)
     texts = ("女", "男", "ж", "ф", "λ", "φ", "한", "국", "ع", "م")
     assert len({letters.ink(text).tobytes() for text in texts}) == len(texts)
 
 
 @pytest.mark.parametrize("side", [30, 120, 240, 500])
-@pytest.mark.parametrize("kind", ["bool", "float", "BoxMasks"])
+@pytest.mark.parametrize("kind", ["bool", "float", "lazy"])
 def test_masks_at_any_scale_lie_where_they_belong(kind, side):
     shape = cv2.ellipse(np.zeros((60, 40), np.uint8), (20, 30), (15, 25), 0, 0, 360, 1, -1)
     masks = BoxMasks([shape], np.array([[40, 30, 80, 90]], np.float32))
     whole = masks.mask_at(0, 120, 160)
-    mask = {"bool": whole, "float": whole.astype(np.float32), "BoxMasks": partial(masks.mask_at, 0, 120, 160)}[kind]
+    mask = {"bool": whole, "float": whole.astype(np.float32), "lazy": LazyMask(masks, 0, (120, 160))}[kind]
     found = Prediction((Person(0, (40, 30, 80, 90), 0.9, {}, mask),), np.full((120, 160, 3), 90, np.uint8))
     picture = found.plot(boxes=False, tags=False, side=side)
     height = round(120 * side / 160)
@@ -284,7 +286,20 @@ class Made:
         return np.eye(50, 60, dtype=bool)
 
 
-@pytest.mark.parametrize("lazy", [Made(), partial(Made(), 0, 50, 60), partial(np.eye, 50, 60), lambda: np.eye(50, 60)])
+EYE = BoxMasks([np.eye(50, 60, dtype=bool)], np.array([[0, 0, 60, 50]], np.float32))
+
+
+@pytest.mark.parametrize(
+    "lazy",
+    [
+        Made(),
+        partial(Made(), 0, 50, 60),
+        partial(np.eye, 50, 60),
+        lambda: np.eye(50, 60),
+        partial(EYE.mask_at, 0, 50, 60),
+        LazyMask(EYE, 0, (50, 60)),
+    ],
+)
 def test_masks_made_in_any_way(lazy):
     found = Prediction((Person(0, (0, 0, 50, 50), 0.9, {}, lazy),), photograph(50, 60))
     changed = (found.plot(boxes=False, tags=False) != found.image).any(axis=2)
@@ -294,7 +309,7 @@ def test_masks_made_in_any_way(lazy):
 
 def test_a_segmenters_mask_is_never_made_for_the_whole_frame(monkeypatch):
     masks = BoxMasks([np.ones((4, 4), bool)], np.array([[10, 10, 30, 30]], np.float32))
-    found = Prediction((Person(0, (10, 10, 30, 30), 0.9, {}, partial(masks.mask_at, 0, 50, 60)),), photograph(50, 60))
+    found = Prediction((Person(0, (10, 10, 30, 30), 0.9, {}, LazyMask(masks, 0, (50, 60))),), photograph(50, 60))
     monkeypatch.setattr(BoxMasks, "values", None)  # what mask_at samples with
     drawn = (found.plot(boxes=False, tags=False) != found.image).any(axis=2)
     assert drawn[12:28, 12:28].mean() > 0.95
@@ -319,18 +334,59 @@ def test_only_the_labels_asked_for_are_told():
     found = Prediction((Person(0, (300, 200, 420, 500), 0.9, attributes(8)),), photograph(600, 900))
     pictures = [found.plot(labels=labels).tobytes() for labels in (None, ["gender"], ["label 3"], [])]
     assert len(set(pictures)) == 4
-    with pytest.raises(InputError, match=r"'gender'.*found 'hat'"):
-        found.plot(labels=["hat"])
+    np.testing.assert_array_equal(found.plot(labels=iter(["gender"])), found.plot(labels=["gender"]))
 
 
-def test_refusals():
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": ["hat"]}, r"expected labels of \['gender', 'a'\], found 'hat'"),
+        ({"labels": "gender"}, "labels: expected a list of names, found 'gender'"),
+        ({"labels": "a"}, "labels: expected a list of names, found 'a'"),  # a label of one letter
+        ({"labels": 5}, "labels: expected a list of names, found 5"),
+        *(
+            ({name: value}, rf"{name}: expected a whole number from 1 to {most}, found {re.escape(repr(value))}")
+            for name, most in (("font_size", 1000), ("side", 16384))
+            for value in (
+                0,
+                -1,
+                most + 1,
+                65_000,
+                10**30,
+                12.5,
+                12.0,
+                "x",
+                np.nan,
+                np.inf,
+                True,
+                np.True_,
+                np.float32(9),
+            )
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(options, message):
+    labels = {"gender": attributes(1)["gender"], "a": Attribute("a", ("no", "yes"), {"no": 0.1, "yes": 0.9})}
+    with pytest.raises(InputError, match=message):
+        Prediction((Person(0, (1, 1, 9, 9), 0.9, labels),), photograph(20, 30)).plot(**options)
+
+
+@pytest.mark.parametrize("options", [{"font_size": 1000}, {"font_size": 1}, {"side": 16384}, {"side": 1}])
+def test_the_greatest_and_the_least_are_drawn(options):
+    found = Prediction((Person(0, (1, 1, 60, 3), 0.9, attributes(18)),), photograph(4, 64))
+    picture = found.plot(**options)
+    assert picture.shape[1] == options.get("side", 64)
+    numpys = {name: np.int32(value) for name, value in options.items()}
+    np.testing.assert_array_equal(found.plot(**numpys), picture)
+
+
+def test_masks_of_another_size_are_refused():
     odd = Prediction((Person(7, (1, 1, 9, 9), None, {}, np.ones((5, 5), bool)),), photograph(10, 10))
     with pytest.raises(ShapeError, match=r"person 7: expected a mask \(10, 10\), found \(5, 5\)"):
         odd.plot()
-    with pytest.raises(InputError, match="font size"):
-        odd.plot(masks=False, font_size=0)
-    with pytest.raises(InputError, match="a side of 1 pixel or more, found 0"):
-        odd.plot(masks=False, side=0)
+    other = Prediction((Person(7, (1, 1, 9, 9), None, {}, LazyMask(EYE, 0, (50, 60))),), photograph(10, 10))
+    with pytest.raises(ShapeError, match=r"person 7: expected a mask \(10, 10\), found \(50, 60\)"):
+        other.plot()
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".png", ".webp", ".bmp"])

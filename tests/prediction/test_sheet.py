@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from graftsdk.sheet import contact_sheet, save_contact_sheet
 from graftsdk.drawing.lettering import Lettering
 from graftsdk.errors import DecodeError, InputError
 from graftsdk.prediction import Attribute, Person, Prediction
+from graftsdk.sheet import contact_sheet, save_contact_sheet
 
 GROUND = (30, 26, 24)
 COLORS = [(250, 10, 10), (10, 250, 10), (10, 10, 250), (250, 250, 10)]
@@ -126,8 +126,21 @@ def test_labels_that_one_prediction_lacks_are_left_out_in_it(written):
     contact_sheet([person(400, 300), flat(0)], labels=["gender"])
     assert written.count("male") == 1
     written.clear()
-    contact_sheet([person(400, 300)], labels=["hat"])
+    contact_sheet([flat(0, labels=("hat",)), person(400, 300), BROKEN], labels=["hat"])
     assert "male" not in written
+    contact_sheet([BROKEN], labels=["hat"])  # which labels there are is not known
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "size"),
+    [(1, 1600, 28), (2, 1600, 20), (5, 1600, 16), (48, 1600, 10), (1, 600, 17), (48, 600, 12), (1, 16384, 283)],
+)
+def test_captions_are_as_large_as_their_cells_ask(monkeypatch, count, width, size):
+    sizes = []
+    begin = Lettering.__init__
+    monkeypatch.setattr(Lettering, "__init__", lambda self, size: sizes.append(size) or begin(self, size))
+    contact_sheet([flat(place, 1, 80) for place in range(count)], width=width, tags=False)
+    assert sizes == [size]
 
 
 def test_the_same_list_gives_the_same_pixels():
@@ -140,15 +153,26 @@ def test_the_same_list_gives_the_same_pixels():
     [
         ([], {}, "one prediction or more, found none"),
         ([flat(0), "a.jpg"], {}, "item 1: expected a Prediction or a GraftError, found str"),
-        ([flat(0)], {"columns": 0}, "found 0 in a width of 1600"),
+        ([flat(0)], {"labels": "gender"}, "labels: expected a list of names, found 'gender'"),
+        ([person(60, 80), flat(0, labels=("hat",))], {"labels": ["gendre"]}, "of .'gender', 'hat'., found 'gendre'"),
+        *(
+            ([flat(0)], {name: value}, f"{name}: expected a whole number from 1 to 16384, found {value!r}")
+            for name in ("columns", "width")
+            for value in (0, -5, 2.5, 800.0, "800", 10**7, True, float("nan"))
+        ),
         ([flat(0)], {"columns": 100}, "at least 48 pixels, found 100 in a width of 1600"),
         ([flat(0)], {"width": 10}, "found 1 in a width of 10"),
-        ([flat(0)], {"width": -5}, "found 1 in a width of -5"),
     ],
 )
 def test_refusals(items, options, message):
     with pytest.raises(InputError, match=message):
         contact_sheet(items, **options)
+
+
+def test_numbers_of_numpy():
+    items = [person(60, 80), BROKEN]
+    found = contact_sheet(items, columns=np.int64(2), width=np.int32(400))
+    np.testing.assert_array_equal(found, contact_sheet(items, columns=2, width=400))
 
 
 def test_saved_as_a_prediction_is(tmp_path):
