@@ -24,7 +24,7 @@ from graftsdk.prediction import Prediction
 from graftsdk.preprocess import BoxMasks, list_images
 from graftsdk.preprocess.ahead import Decoded, decode_ahead, decode_timed
 from graftsdk.preprocess.crop import check_persons
-from graftsdk.preprocess.decode import check_decoding
+from graftsdk.preprocess.decode import check_decoding, source_name
 from graftsdk.preprocess.frames import Frame, open_frames
 from graftsdk.scene import CropBatch, Scene
 from graftsdk.scores import Thresholds, check_fraction, check_scores, copy_thresholds, resolve_thresholds
@@ -164,8 +164,8 @@ class Predictor:
         the image is one person (its box, no mask, no score).
 
         Args:
-            image: path, bytes, binary file object, PIL image or uint8[H, W, 3]; a list of them; or a folder's path. Every
-                prediction holds its image: `stream` goes through long lists and folders in constant memory.
+            image: path, bytes, binary file object, PIL image or uint8[H, W, 3]; a list of them; or a folder's path.
+                Predictions hold their images: `stream` goes through long lists and folders in constant memory.
             masks: bool or uint8 [N, H, W] over the image, or N `BoxMasks`; what is outside is filled before resizing.
                 Of a list of images: a list with one entry an image, which may be None.
             boxes: [N, 4], xyxy in pixels of the image, half-open; of a list of images: likewise.
@@ -218,7 +218,7 @@ class Predictor:
         """The predictions of a video, a folder, a camera or a network stream, one after another.
 
         Memory stays constant; frames are decoded ahead in a thread. Each prediction has its `frame` and `timestamp`.
-        The stream has `dropped`, `lag_ms` and `failures`; it closes at its end, or with `close()` or a `with` block.
+        The stream has `dropped`, `lag_ms`, `failures` and `failed`; it closes at its end, or with `close()` or `with`.
 
         Args:
             source: path of a video (every frame), an image or a folder of images; an iterable of images; a camera's
@@ -231,8 +231,9 @@ class Predictor:
             reduce: as for `predict`.
 
         Raises:
-            InputError, DecodeError: the source cannot be opened; or, after the frames that came, a video is cut off or
-                a camera is gone. An image of a folder or list is left out, and `failures` says why.
+            InputError, DecodeError: the source cannot be opened, or is used in a forked child; or, after the frames
+                that came, a video is cut off or a camera is gone. An image of a folder or list is left out, and
+                `failures` says why.
             NonFiniteOutput, PlanCorrupt, EngineError: as `predict`.
         """
         wanted = self._wanted(labels)
@@ -395,12 +396,7 @@ def _raise(index: int, error: GraftError) -> GraftError:
 
 def _named(images: Sequence[Any], index: int, error: GraftError) -> GraftError:
     """The error, saying which image of a list it is about."""
-    image = images[index]
-    try:
-        name = os.fsdecode(image) if isinstance(image, (str, os.PathLike)) else ""
-    except TypeError:  # a path-like that gives no path
-        name = ""
-    name = name or f"image {index}"
+    name = source_name(images[index]) or f"image {index}"
     named = type(error)(f"{one_line(name[-200:])}: {str(error).removeprefix('image: ')}")
     named.source, named.__cause__ = name, error
     return named

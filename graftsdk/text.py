@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
-__all__ = ["counted", "listed", "one_line", "reason"]
+__all__ = ["counted", "listed", "one_line", "public_name", "reason"]
+
+# Queries, fragments, and how players and librtmp append options.
+_AFTER_PATH = re.compile(r"([?#|;&\s]).*", re.DOTALL)
+_ASSIGNED = re.compile(r"[^/]*=.*", re.DOTALL)
 
 
 def one_line(text: str) -> str:
@@ -25,3 +30,21 @@ def listed(names: Iterable[str]) -> str:
 def reason(error: OSError | ValueError) -> str:
     """What the system says of a file, without number and path: "No such file or directory"."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def public_name(url: str) -> str:
+    """A URL with nothing secret in it, for logs and results; what is none comes back as it is.
+
+    Scheme, host and path stay. Everything before the last "@" goes, the host too where that "@" may be of a path or of
+    a password with a "/"; all of it where it may be of a query. Queries, and whatever else may follow a path, become
+    "..."; so does a part of the path with a "=" in it, where some cameras want user and password.
+    """
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return url
+    before, _, after = rest.rpartition("@")
+    if _AFTER_PATH.search(before):
+        shown = "..."
+    else:
+        shown = ("...@" if "/" in before else "") + _ASSIGNED.sub("...", _AFTER_PATH.sub(r"\1...", after))
+    return f"{scheme.rpartition('@')[2]}://{shown}"

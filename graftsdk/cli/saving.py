@@ -12,8 +12,7 @@ from graftsdk.drawing.pictures import PICTURES, check_suffix
 from graftsdk.errors import GraftError, InputError
 from graftsdk.files import check_target
 from graftsdk.prediction import Prediction
-from graftsdk.preprocess.capture import public_name
-from graftsdk.text import reason
+from graftsdk.text import public_name, reason
 
 __all__ = ["Chosen", "check_sheet", "picture_paths"]
 
@@ -114,7 +113,7 @@ def _parts(source: Source) -> tuple[str, str]:
     if isinstance(place, int):
         return f"camera-{place}", ".mp4"
     if source.kind == "live":
-        named = re.sub(r"[^\w.-]+", "-", public_name(str(place)).partition("?")[0].partition("://")[2] or str(place))
+        named = re.sub(r"[^\w.-]+", "-", public_name(str(place)).partition("?")[0].rpartition("://")[2])
         return named.strip("-.")[:100] or "live", ".mp4"
     path = Path(place)
     if source.kind == "video":

@@ -12,9 +12,8 @@ from typing import Literal
 
 from graftsdk.errors import DecodeError, InputError
 from graftsdk.preprocess import IMAGE_SUFFIXES
-from graftsdk.preprocess.capture import public_name
 from graftsdk.preprocess.container import check_container
-from graftsdk.text import one_line
+from graftsdk.text import one_line, public_name
 
 __all__ = ["VIDEO_SUFFIXES", "Source", "find_images", "find_sources"]
 
@@ -87,7 +86,7 @@ def find_images(words: Sequence[str]) -> list[Path]:
     found = find_sources(words)
     images = [source.place for source in found if source.kind == "image" and isinstance(source.place, Path)]
     if not images:
-        raise InputError(f"{found[0].place}: expected images, found videos or live sources only")
+        raise InputError(f"{found[0].name}: expected images, found videos or live sources only")
     return images
 
 

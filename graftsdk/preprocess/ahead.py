@@ -57,7 +57,7 @@ def decode_ahead(
 
     Paths and bytes are decoded in threads. Everything else (arrays, PIL images, open files) belongs to the caller,
     who may not want it read from another thread: it is decoded when it is drawn from `sources`, one at a time. Sources
-    are drawn in the consumer's thread, only a few ahead. What `sources` itself raises is raised after what came before it.
+    are drawn in the consumer's thread, only a few ahead. What `sources` itself raises is raised after what came before.
 
     Args:
         sources: what `decode_image` takes.
@@ -75,7 +75,7 @@ def decode_ahead(
         broken: Exception | None = None
         more = True
         while more or waiting:
-            # What is decoded when it is drawn gains nothing from being drawn early, and its maker may be waiting for us.
+            # What is decoded when it is drawn gains nothing from being drawn early, and its maker may wait for us.
             while more and len(waiting) < room and not (waiting and isinstance(waiting[-1], Decoded)):
                 try:
                     source = next(drawn)

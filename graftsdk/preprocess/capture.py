@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import stat
 import threading
 from collections.abc import Iterator
@@ -17,14 +16,12 @@ import numpy.typing as npt
 from graftsdk.errors import DecodeError, GraftError, InputError
 from graftsdk.preprocess.container import Container, check_container
 from graftsdk.preprocess.image import check_size
-from graftsdk.text import counted, one_line, reason
+from graftsdk.text import counted, one_line, public_name, reason
 
-__all__ = ["SCHEMES", "Capture", "open_camera", "open_network", "open_regular", "open_video", "public_name"]
+__all__ = ["SCHEMES", "Capture", "open_camera", "open_network", "open_regular", "open_video"]
 
 # Those by which cameras and streaming servers are reached; not FFmpeg's others (file, concat, crypto, data, subfile).
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "rtp", "tcp", "srt")
-_AFTER_PATH = re.compile(r"([?#|;&\s]).*", re.DOTALL)  # queries, fragments, and how players and librtmp append options
-_ASSIGNED = re.compile(r"[^/]*=.*", re.DOTALL)
 OPEN_TIMEOUT_MS = 10_000
 READ_TIMEOUT_MS = 10_000
 
@@ -113,24 +110,6 @@ class Capture:
     def release(self) -> None:
         """Close it."""
         self._capture.release()
-
-
-def public_name(url: str) -> str:
-    """A URL with nothing secret in it, for logs and results; what is none comes back as it is.
-
-    Scheme, host and path stay. Everything before the last "@" goes, the host too where that "@" may be of a path or of
-    a password with a "/"; all of it where it may be of a query. Queries, and whatever else may follow a path, become
-    "..."; so does a part of the path with a "=" in it, where some cameras want user and password.
-    """
-    scheme, mark, rest = url.partition("://")
-    if not mark:
-        return url
-    before, _, after = rest.rpartition("@")
-    if _AFTER_PATH.search(before):
-        shown = "..."
-    else:
-        shown = ("...@" if "/" in before else "") + _ASSIGNED.sub("...", _AFTER_PATH.sub(r"\1...", after))
-    return f"{scheme.rpartition('@')[2]}://{shown}"
 
 
 def open_regular(path: str) -> int:

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import stat
-import struct
 import threading
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from graftsdk.errors import DecodeError, GraftError, ImageTooLarge, InputError
+from graftsdk.preprocess.encoded import check_jpeg_scans, check_png, image_format, webp_size
 from graftsdk.preprocess.image import Color, check_image, check_size
+from graftsdk.text import public_name
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_ENCODED_BYTES", "check_decoding", "decode_image", "image_format", "list_images"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_ENCODED_BYTES", "check_decoding", "decode_image", "list_images", "source_name"]
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 MAX_ENCODED_BYTES = 20 * 2**20
-_MAX_JPEG_SCANS = 64  # encoders write about ten; each one walks all pixels again, however few bytes it has
-_MAX_PNG_CHUNKS = 65_536  # the limit of 20 MiB in chunks of 320 bytes; encoders write 8 KiB and more
 
 _OTHER = "; Predictor.stream reads videos"
 _SOURCES = "a path, bytes, a binary file, a PIL image or an array uint8[H, W, 3]"
@@ -40,8 +37,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Nothing but a marker begins with FF and ends with one of these in coded pixels: FF00 is a value, FFD0..FFD7 a restart.
-_JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
 _tolerance = threading.Lock()
 _decoding = 0  # how many threads are in `_strict`
 _tolerant = False  # what ImageFile.LOAD_TRUNCATED_IMAGES was before them
@@ -95,6 +90,14 @@ def check_decoding(color: Any, reduce: Any) -> None:
         raise InputError(f"reduce: expected 1, 2, 4 or 8, found {reduce!r:.40}")
 
 
+def source_name(source: Any) -> str | None:
+    """The path that an image comes from, for people; None where it comes from none that is text."""
+    try:
+        return public_name(os.fsdecode(source)) if isinstance(source, (str, os.PathLike)) else None
+    except TypeError:  # a path-like that gives no path: decoding says so
+        return None
+
+
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """The files of a folder whose names end like an image's, sorted by name; folders inside it are not entered.
 
@@ -137,6 +140,10 @@ def _copied(source: bytearray | memoryview) -> bytes:
 
 
 def _read_path(path: str | os.PathLike[str]) -> bytes:
+    if isinstance(path, str) and "://" in path:
+        raise InputError(
+            f"image: expected a file, found an address, {public_name(path)!r:.200}; Predictor.stream reads addresses"
+        )
     try:
         # O_NONBLOCK: opening a pipe must not wait for its writer before it is refused.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -159,17 +166,6 @@ def _read_path(path: str | os.PathLike[str]) -> bytes:
         raise InputError(f"image: expected a readable file, found {os.fspath(path)!r:.200}") from error
 
 
-def image_format(data: bytes) -> Literal["JPEG", "PNG", "BMP", "WEBP"] | None:
-    """By what a file begins with; its first 16 bytes are enough."""
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if data.startswith(b"BM"):
-        return "BMP"
-    return "WEBP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
-
-
 def _open(data: bytes) -> Image.Image:
     """The image, its header read and its size checked, its pixels not decoded.
 
@@ -181,65 +177,16 @@ def _open(data: bytes) -> Image.Image:
     if name is None:
         raise DecodeError(f"image: expected JPEG, PNG, WebP or BMP, found other content ({len(data)} bytes){_OTHER}")
     if name == "JPEG":
-        _check_jpeg_scans(data)
+        check_jpeg_scans(data)
     elif name == "PNG":
-        _check_png(data)
+        check_png(data)
     elif name == "WEBP":
         from PIL import WebPImagePlugin  # noqa: F401  (registers itself; not one of preinit's)
 
-        check_size(*_webp_size(data))  # its decoder allocates the canvas when it is opened
+        check_size(*webp_size(data))  # its decoder allocates the canvas when it is opened
     image: Image.Image = Image.OPEN[name][0](io.BytesIO(data), "")
     check_size(image.height, image.width)
     return image
-
-
-def _check_jpeg_scans(data: bytes) -> None:
-    """Refuse a progressive JPEG that decodes for hours: 20 MiB hold 600,000 scans."""
-    scans, marker = 0, _JPEG_MARKER.search(data, 2)
-    while marker is not None:
-        kind, start = marker[1][0], marker.end()
-        scans += kind == 0xDA
-        if scans > _MAX_JPEG_SCANS:
-            raise DecodeError(f"image: expected a JPEG of at most {_MAX_JPEG_SCANS} scans, found more; encode it anew")
-        if kind == 0xD9:  # what follows the end is not decoded
-            return
-        # Segments are stepped over whole: a thumbnail inside one has scans of its own.
-        bare = kind < 0xC0 or kind == 0xD8  # reserved ones have no length that libjpeg would step over
-        marker = _JPEG_MARKER.search(data, start if bare else start + int.from_bytes(data[start : start + 2], "big"))
-
-
-def _check_png(data: bytes) -> None:
-    """Refuse a PNG that is cut off or damaged: Pillow stops looking once it has the pixels.
-
-    It leaves out the checksums of the pixels, and bits of the compressed data's end would change some unseen.
-    """
-    start, view = 8, memoryview(data)
-    for _ in range(_MAX_PNG_CHUNKS):
-        length, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
-        body, start = start + 4, start + 12 + length
-        if start > len(data):
-            raise DecodeError(f"image: expected a whole PNG, found one cut off after {len(data)} bytes")
-        if zlib.crc32(view[body : start - 4]) != int.from_bytes(data[start - 4 : start], "big"):
-            raise DecodeError("image: expected a whole PNG, found a part that its checksum contradicts")
-        if kind == b"IEND":
-            return
-    raise DecodeError(f"image: expected a PNG of at most {_MAX_PNG_CHUNKS} chunks, found more; encode it anew")
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """(height, width) in a WebP header."""
-    kind, body = data[12:16], data[20:30]
-    if len(body) < 10:
-        raise DecodeError("image: expected a whole WebP header, found its beginning only")
-    if kind == b"VP8X":  # two 24-bit numbers, less one
-        return int.from_bytes(body[7:10], "little") + 1, int.from_bytes(body[4:7], "little") + 1
-    if kind == b"VP8L":  # 14 bits each, less one, after a signature byte
-        bits = int.from_bytes(body[1:5], "little")
-        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
-    if kind == b"VP8 ":  # 14 bits each, after frame tag and start code
-        width, height = struct.unpack("<HH", body[6:10])
-        return height & 0x3FFF, width & 0x3FFF
-    raise DecodeError("image: expected a WebP image, found a RIFF file without one")
 
 
 def _check_opened(image: Image.Image) -> Image.Image:

@@ -18,12 +18,13 @@ from graftsdk.preprocess.capture import (
     open_network,
     open_regular,
     open_video,
-    public_name,
 )
-from graftsdk.preprocess.decode import check_decoding, image_format, list_images
+from graftsdk.preprocess.decode import check_decoding, list_images
+from graftsdk.preprocess.encoded import image_format
 from graftsdk.preprocess.frame import Frame, Frames
 from graftsdk.preprocess.separate import ImageFrames
 from graftsdk.preprocess.video import VideoFrames
+from graftsdk.text import public_name
 
 __all__ = ["Frame", "Frames", "open_frames"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 from itertools import islice
@@ -10,6 +9,7 @@ from typing import Any
 
 from graftsdk.errors import GraftError
 from graftsdk.preprocess.ahead import decode_ahead
+from graftsdk.preprocess.decode import source_name
 from graftsdk.preprocess.frame import Frame, Frames
 
 __all__ = ["ImageFrames"]
@@ -40,7 +40,7 @@ class ImageFrames(Frames):
             while True:
                 decoded = next(self._images)
                 index, self._next = self._next, self._next + self._stride
-                source = _name(decoded.source)
+                source = source_name(decoded.source)
                 if not isinstance(decoded.image, GraftError):
                     return Frame(decoded.image, index, None, source, decoded.spent_ms, time.monotonic())
                 if self._strict:
@@ -52,11 +52,3 @@ class ImageFrames(Frames):
 
     def close(self) -> None:
         self._images.close()
-
-
-def _name(source: Any) -> str | None:
-    """The path that an image came from; None where it has none that is text."""
-    try:
-        return os.fsdecode(source) if isinstance(source, (str, os.PathLike)) else None
-    except TypeError:  # its error says so
-        return None

@@ -23,6 +23,7 @@ from graftsdk.errors import DecodeError, ImageTooLarge, ImageTooSmall, InputErro
 from graftsdk.preprocess import capture, decode_image
 from graftsdk.preprocess.container import check_container
 from graftsdk.preprocess.frames import open_frames
+from graftsdk.text import public_name
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -430,7 +431,7 @@ def test_images_cannot_be_live(tmp_path):
     ],
 )
 def test_names_of_addresses_hold_nothing_secret(url, shown):
-    assert capture.public_name(url) == shown
+    assert public_name(url) == shown
     with pytest.raises(InputError) as caught:
         open_frames(url.replace("rtsp:", "ftp:").replace("http:", "ftp:"))
     assert "secret" not in str(caught.value)
