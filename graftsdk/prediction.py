@@ -63,7 +63,7 @@ class Person:
             score: the segmenter's, 0..1.
             attributes: label -> Attribute.
             mask: [H, W] over the whole image, not copied, or a function that makes it when it is asked for, as
-                `graftsdk.preprocess.boxmasks.LazyMask` of one of `BoxMasks`, which also pickles and is drawn without
+                `graftsdk.preprocess.LazyMask` of one of `BoxMasks`, which also pickles and is drawn without
                 making the whole of it.
 
         Raises:

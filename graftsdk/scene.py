@@ -12,9 +12,8 @@ import numpy.typing as npt
 from graftsdk.errors import GraftError, NonFiniteOutput
 from graftsdk.plan import BranchDocument, CropSpec
 from graftsdk.prediction import Attribute, Person, Prediction
-from graftsdk.preprocess import BoxMasks, mask_crop
+from graftsdk.preprocess import BoxMasks, LazyMask, mask_crop
 from graftsdk.preprocess.ahead import Decoded
-from graftsdk.preprocess.boxmasks import LazyMask
 from graftsdk.preprocess.decode import source_name
 from graftsdk.scores import check_scores
 

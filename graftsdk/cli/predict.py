@@ -92,8 +92,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 _EPILOG = """\
 A folder gives the images and videos in it, not those in folders inside it; what is named twice is
 done once. With -o every picture keeps its name; where two share one, the second is saved as NAME-2.
-After Ctrl-C a video is kept as far as it got. In CSV a text that a spreadsheet would take for a
-formula has an apostrophe before it.
+After Ctrl-C, or where a source breaks off, a video is kept as far as it got. In CSV a text that a
+spreadsheet would take for a formula has an apostrophe before it.
 
 examples:
   graftsdk predict engine.plan street.jpg photos/ 'more/**/*.png' -o pictures/

@@ -15,7 +15,7 @@ from graftsdk.cli.formats import Format
 from graftsdk.cli.output import problem
 from graftsdk.cli.saving import Chosen
 from graftsdk.cli.sources import Source
-from graftsdk.drawing.video_file import LIVE_RATE, USUAL_RATE, VideoFile
+from graftsdk.drawing.video_file import LEAST_RATE, LIVE_RATE, USUAL_RATE, VideoFile
 from graftsdk.errors import GraftError, InputError, NonFiniteOutput
 from graftsdk.prediction import Prediction
 from graftsdk.predictor import Predictor
@@ -113,7 +113,7 @@ class Work:
         self._bar.refresh()
         if source not in self._pictures:
             return None
-        rate = LIVE_RATE if stream.live else (stream.rate or USUAL_RATE) / stride
+        rate = LIVE_RATE if stream.live else max((stream.rate or USUAL_RATE) / stride, LEAST_RATE)
         return stack.enter_context(VideoFile(self._pictures[source], rate, paced=stream.live))
 
     def _take(self, prediction: Prediction) -> None:

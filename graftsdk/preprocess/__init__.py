@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graftsdk.plan.cropspec import CropSpec
-from graftsdk.preprocess.boxmasks import BoxMasks
+from graftsdk.preprocess.boxmasks import BoxMasks, LazyMask
 from graftsdk.preprocess.crop import mask_boxes, mask_crop
 from graftsdk.preprocess.decode import IMAGE_SUFFIXES, decode_image, list_images
 from graftsdk.preprocess.golden import golden_crops
@@ -14,6 +14,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "BoxMasks",
     "CropSpec",
+    "LazyMask",
     "check_image",
     "decode_image",
     "golden_crops",
