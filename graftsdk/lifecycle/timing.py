@@ -12,19 +12,11 @@ from graftsdk._native import cpu_features
 from graftsdk.engines import Engine, default_threads, open_engine
 from graftsdk.engines.layout import graphs_of, partition
 from graftsdk.graft import joints_of, scores_name, tap_name
-from graftsdk.lifecycle.turns import in_turns, spread
+from graftsdk.lifecycle.turns import Spread, in_turns, spread
 from graftsdk.plan import Plan
 from graftsdk.preprocess import golden_crops
 
-__all__ = ["PlanTiming", "Spent", "time_plan"]
-
-
-@dataclass(frozen=True)
-class Spent:
-    """Milliseconds for one crop: the fastest and the middle of the repeats."""
-
-    least_ms: float
-    median_ms: float
+__all__ = ["PlanTiming", "time_plan"]
 
 
 @dataclass(frozen=True)
@@ -32,12 +24,13 @@ class PlanTiming:
     """Measured at batch 1, on the parts of layout "split": a part's time is its own alone.
 
     Attributes:
-        trunks: part name -> time of the trunk up to its deepest tap in use. labels: label -> time of its branch.
+        trunks: part name -> time of the trunk up to its deepest tap in use, for one crop. labels: label -> time of
+            its branch, likewise.
         device: "cpu" or "cuda". threads: per stage. repeats: how often each was run. cpu: instruction sets.
     """
 
-    trunks: Mapping[str, Spent]
-    labels: Mapping[str, Spent]
+    trunks: Mapping[str, Spread]
+    labels: Mapping[str, Spread]
     device: str
     threads: int
     repeats: int
@@ -84,9 +77,8 @@ def _run(engine: Engine, feeds: Mapping[str, np.ndarray], output: str) -> Callab
     return lambda: engine.run(feeds, [output])
 
 
-def _in_turns(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Spent]:
+def _in_turns(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Spread]:
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for name, spent, _ in in_turns(runs, repeats=repeats):
         taken[name].append(spent)
-    found = {name: spread(each) for name, each in taken.items()}
-    return {name: Spent(each.least_ms, each.median_ms) for name, each in found.items()}
+    return {name: spread(each) for name, each in taken.items()}
