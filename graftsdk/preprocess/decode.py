@@ -184,11 +184,11 @@ def _open(data: bytes) -> Image.Image:
         from PIL import WebPImagePlugin  # noqa: F401  (registers itself; not one of preinit's)
 
         check_size(*webp_size(data))  # its decoder allocates the canvas when it is opened
-    image: Image.Image = Image.OPEN[name][0](io.BytesIO(data), "")
+    image: ImageFile.ImageFile = Image.OPEN[name][0](io.BytesIO(data), "")
     check_size(image.height, image.width)
     for codec, _, offset, args in image.tile if name == "BMP" else ():
         # Pillow would take the memory of all pixels before it misses the first one.
-        if codec == "raw" and len(data) <= offset + args[1] * (image.height - 1):
+        if codec == "raw" and isinstance(args, tuple) and len(data) <= offset + args[1] * (image.height - 1):
             raise DecodeError(f"image: expected a whole BMP, found one cut off after {len(data)} bytes")
     return image
 
