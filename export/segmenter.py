@@ -7,11 +7,11 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 
+from graftsdk.arguments import whole_number
 from graftsdk.errors import InputError, NonFiniteOutput, ShapeError, ValidationFailed
 from graftsdk.export.validate import open_part
 from graftsdk.plan import Part, PartInfo, Provenance, SegmenterInfo
@@ -74,12 +74,12 @@ def read_segmenter(
     if person_class is None:
         fields["person_class"] = _person(metadata, str(path))
     else:
-        fields["person_class"] = _whole("person_class", person_class, 0, MAX_CLASS)
+        fields["person_class"] = whole_number("person_class", person_class, 0, MAX_CLASS)
     if score_threshold is not None:
         fields["score_threshold"] = check_fraction("score_threshold", score_threshold)
     if iou_threshold is not None:
         fields["iou_threshold"] = check_fraction("iou_threshold", iou_threshold)
-    limit = _whole("max_persons", max_persons, 1, MAX_PERSONS)
+    limit = whole_number("max_persons", max_persons, 1, MAX_PERSONS)
     stated = metadata.get("license") or metadata.get("licence") or ""
     provenance = Provenance(
         _plain(stated if licence is None else licence), _plain(metadata.get("author", "") if author is None else author)
@@ -115,14 +115,8 @@ def _size(value: Any) -> tuple[int, int] | None:
         return None
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise InputError(f"segmenter_size: expected (H, W), found {value!r:.80}")
-    height, width = (_whole("segmenter_size", side, 32, 8192) for side in value)
+    height, width = (whole_number("segmenter_size", side, 32, 8192) for side in value)
     return height, width
-
-
-def _whole(what: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
-        raise InputError(f"{what}: expected an integer from {low} to {high}, found {value!r:.80}")
-    return int(value)
 
 
 def _person(metadata: Mapping[str, str], where: str) -> int:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graftsdk.drawing.arguments import MAX_SIDE, label_names, whole_number
+from graftsdk.arguments import whole_number
+from graftsdk.drawing.arguments import MAX_SIDE, label_names
 from graftsdk.drawing.lettering import Lettering
 from graftsdk.drawing.pictures import check_suffix, write_picture
 from graftsdk.errors import GraftError, InputError
@@ -109,9 +110,9 @@ class _Grid:
 
 
 def _grid(count: int, columns: int | None, width: int) -> _Grid:
-    width = whole_number("width", width, MAX_SIDE)
+    width = whole_number("width", width, 1, MAX_SIDE)
     if columns is not None:
-        columns = whole_number("columns", columns, MAX_SIDE)
+        columns = whole_number("columns", columns, 1, MAX_SIDE)
     else:
         columns = max(1, min(math.ceil(math.sqrt(count)), width // GOOD_CELL))
     gap = max(6, width // 160)

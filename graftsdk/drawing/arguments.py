@@ -1,29 +1,16 @@
-"""What may be asked of a picture, checked in one way: numbers of pixels, and labels."""
+"""What may be asked of a picture: limits of its numbers, and its labels."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from typing import Any
 
-import numpy as np
-
 from graftsdk.errors import InputError
 from graftsdk.preprocess.image import MAX_SIDE
 
-__all__ = ["MAX_FONT_SIZE", "MAX_SIDE", "label_names", "whole_number"]
+__all__ = ["MAX_FONT_SIZE", "MAX_SIDE", "label_names"]
 
 MAX_FONT_SIZE = 1000  # pixels; OpenCV 5 takes 40,000 and ends the process at 65,000
-
-
-def whole_number(what: str, value: Any, most: int) -> int:
-    """The value, where it is a whole number from 1 to `most`; `what` names it in the message.
-
-    Raises:
-        InputError: anything else, bools and whole floats too.
-    """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not 1 <= value <= most:
-        raise InputError(f"{what}: expected a whole number from 1 to {most}, found {value!r:.40}")
-    return int(value)
 
 
 def label_names(labels: Any, known: Collection[str] | None) -> tuple[str, ...] | None:

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from graftsdk.drawing.arguments import MAX_FONT_SIZE, MAX_SIDE, label_names, whole_number
+from graftsdk.arguments import whole_number
+from graftsdk.drawing.arguments import MAX_FONT_SIZE, MAX_SIDE, label_names
 from graftsdk.drawing.overlay import draw_mask
 from graftsdk.drawing.tags import Color, Pixels, Rect, Tag, draw_tags
 
@@ -62,8 +63,8 @@ def draw(prediction: Prediction, look: Look) -> Pixels:
         ShapeError: a mask of another size than the image.
     """
     labels = label_names(look.labels, prediction.labels)
-    font_size = None if look.font_size is None else whole_number("font_size", look.font_size, MAX_FONT_SIZE)
-    side = None if look.side is None else whole_number("side", look.side, MAX_SIDE)
+    font_size = None if look.font_size is None else whole_number("font_size", look.font_size, 1, MAX_FONT_SIZE)
+    side = None if look.side is None else whole_number("side", look.side, 1, MAX_SIDE)
     picture = _fitted(prediction.image, side)
     sx, sy = picture.shape[1] / prediction.size[1], picture.shape[0] / prediction.size[0]
     # Far persons first, near ones over them; tags are placed the other way round, near persons choose first.

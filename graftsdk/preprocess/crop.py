@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graftsdk.arguments import whole_number
 from graftsdk.errors import DTypeError, ImageTooLarge, InputError, MissingDependency, ShapeError
 from graftsdk.plan.cropspec import CropSpec
 from graftsdk.preprocess.boxmasks import BoxMasks, mask_box
@@ -62,7 +63,7 @@ def mask_crop(
     image = check_pixels(image, color)
     if not isinstance(spec, CropSpec):
         raise InputError(f"spec: expected a CropSpec, found {type(spec).__name__}; a plan's is plan.manifest.crop")
-    _check_threads(threads)
+    threads = whole_number("threads", threads, 1, MAX_THREADS)
     size = (image.shape[0], image.shape[1])
     boxes = check_boxes(boxes, size)
     if masks is not None:
@@ -97,7 +98,7 @@ def mask_crop(
         antialias=spec.antialias,
         letterbox=spec.fit == "letterbox",
         pad=spec.pad,
-        threads=int(threads),
+        threads=threads,
         out=out,
     )
 
@@ -232,8 +233,3 @@ def _check_out(
     read = [image, *(masks if isinstance(masks, BoxMasks) else () if masks is None else (masks,))]
     if any(np.may_share_memory(out, array) for array in read):
         raise InputError("out: expected memory of its own, found the image's or a mask's; use np.empty")
-
-
-def _check_threads(threads: Any) -> None:
-    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= MAX_THREADS:
-        raise InputError(f"threads: expected an integer from 1 to {MAX_THREADS}, found {threads!r:.40}")

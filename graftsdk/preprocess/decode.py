@@ -17,7 +17,7 @@ from PIL import Image, ImageFile
 
 from graftsdk.errors import DecodeError, GraftError, ImageTooLarge, InputError
 from graftsdk.preprocess.encoded import check_jpeg_scans, check_png, image_format, webp_size
-from graftsdk.preprocess.image import Color, check_image, check_size
+from graftsdk.preprocess.image import Color, check_color, check_image, check_size
 from graftsdk.text import public_name
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_ENCODED_BYTES", "check_decoding", "decode_image", "list_images", "source_name"]
@@ -84,8 +84,7 @@ def decode_image(
 
 def check_decoding(color: Any, reduce: Any) -> None:
     """Refuse another channel order or scale than `decode_image` knows. Raises InputError."""
-    if not isinstance(color, str) or color not in ("bgr", "rgb"):
-        raise InputError(f"color: expected 'bgr' or 'rgb', found {color!r:.40}")
+    check_color(color)
     if isinstance(reduce, bool) or not isinstance(reduce, (int, np.integer)) or reduce not in (1, 2, 4, 8):
         raise InputError(f"reduce: expected 1, 2, 4 or 8, found {reduce!r:.40}")
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from graftsdk.arguments import whole_number
 from graftsdk.errors import InputError
 from graftsdk.preprocess.capture import (
     SCHEMES,
@@ -73,8 +74,7 @@ def open_frames(source: Any, *, stride: int = 1, live: bool | None = None, reduc
         DecodeError: neither a video nor an image, a video that cannot be decoded, or an image file that is damaged.
         ImageTooLarge, ImageTooSmall: frames beyond the limits of `check_image`.
     """
-    if isinstance(stride, bool) or not isinstance(stride, (int, np.integer)) or not 1 <= stride <= _MAX_STRIDE:
-        raise InputError(f"stride: expected a whole number from 1 to {_MAX_STRIDE}, found {stride!r:.40}")
+    stride = whole_number("stride", stride, 1, _MAX_STRIDE)
     if live is not None and not isinstance(live, bool):
         raise InputError(f"live: expected True, False or None, found {live!r:.40}")
     check_decoding("bgr", reduce)
@@ -83,8 +83,8 @@ def open_frames(source: Any, *, stride: int = 1, live: bool | None = None, reduc
             raise InputError(f"source: expected a camera's number, from 0, found {source}")
         source = f"/dev/video{source}"
     if isinstance(source, (str, os.PathLike)):
-        return _named(_path(source), int(stride), live, int(reduce))
-    return _listed(source, int(stride), live, int(reduce))
+        return _named(_path(source), stride, live, int(reduce))
+    return _listed(source, stride, live, int(reduce))
 
 
 def _path(source: str | os.PathLike[str]) -> str:

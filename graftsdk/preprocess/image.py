@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from graftsdk.errors import DTypeError, ImageTooLarge, ImageTooSmall, InputError, LayoutError, ShapeError
 
-__all__ = ["MAX_PIXELS", "MAX_SIDE", "MIN_SIDE", "check_image", "check_pixels", "check_size"]
+__all__ = ["MAX_PIXELS", "MAX_SIDE", "MIN_SIDE", "check_color", "check_image", "check_pixels", "check_size"]
 
 Color = Literal["bgr", "rgb"]
 
@@ -42,8 +42,7 @@ def check_image(array: Any, color: Color = "bgr") -> npt.NDArray[np.uint8]:
 
 def check_pixels(array: Any, color: Color = "bgr") -> npt.NDArray[np.uint8]:
     """The array as it is, in the order `color`, once it has passed every check of `check_image`."""
-    if not isinstance(color, str) or color not in ("bgr", "rgb"):
-        raise InputError(f"color: expected 'bgr' or 'rgb', found {color!r:.40}")
+    check_color(color)
     if not isinstance(array, np.ndarray):
         raise InputError(f"image: expected an array uint8[H, W, 3], found {type(array).__name__}")
     if isinstance(array, np.ma.MaskedArray):
@@ -53,6 +52,12 @@ def check_pixels(array: Any, color: Color = "bgr") -> npt.NDArray[np.uint8]:
     _check_shape(array.shape)
     check_size(array.shape[0], array.shape[1])
     return array
+
+
+def check_color(color: Any) -> None:
+    """Refuse another channel order than "bgr" and "rgb". Raises InputError."""
+    if not isinstance(color, str) or color not in ("bgr", "rgb"):
+        raise InputError(f"color: expected 'bgr' or 'rgb', found {color!r:.40}")
 
 
 def check_size(height: int, width: int) -> None:

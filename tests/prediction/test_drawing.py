@@ -345,7 +345,7 @@ def test_only_the_labels_asked_for_are_told():
         ({"labels": "a"}, "labels: expected a list of names, found 'a'"),  # a label of one letter
         ({"labels": 5}, "labels: expected a list of names, found 5"),
         *(
-            ({name: value}, rf"{name}: expected a whole number from 1 to {most}, found {re.escape(repr(value))}")
+            ({name: value}, rf"{name}: expected an integer from 1 to {most}, found {re.escape(repr(value))}")
             for name, most in (("font_size", 1000), ("side", 16384))
             for value in (
                 0,

@@ -156,7 +156,7 @@ def test_the_same_list_gives_the_same_pixels():
         ([flat(0)], {"labels": "gender"}, "labels: expected a list of names, found 'gender'"),
         ([person(60, 80), flat(0, labels=("hat",))], {"labels": ["gendre"]}, "of .'gender', 'hat'., found 'gendre'"),
         *(
-            ([flat(0)], {name: value}, f"{name}: expected a whole number from 1 to 16384, found {value!r}")
+            ([flat(0)], {name: value}, f"{name}: expected an integer from 1 to 16384, found {value!r}")
             for name in ("columns", "width")
             for value in (0, -5, 2.5, 800.0, "800", 10**7, True, float("nan"))
         ),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bad_images.files import BOMBS, scan_bomb
+from bad_images.files import BOMBS, UPRIGHT, scan_bomb
 from PIL import Image, ImageFile
 
 from graftsdk.errors import (
@@ -67,18 +67,6 @@ def test_arrays_and_pil_images(rgb):
     assert decode_image(rgb) is rgb
     assert (decode_image(rgb, color="rgb") == rgb[:, :, ::-1]).all()
     assert (decode_image(Image.fromarray(rgb)) == rgb[:, :, ::-1]).all()
-
-
-UPRIGHT = {
-    1: lambda stored: stored,
-    2: lambda stored: stored[:, ::-1],
-    3: lambda stored: stored[::-1, ::-1],
-    4: lambda stored: stored[::-1],
-    5: lambda stored: stored.transpose(1, 0, 2),
-    6: lambda stored: np.rot90(stored, -1),
-    7: lambda stored: stored.transpose(1, 0, 2)[::-1, ::-1],
-    8: lambda stored: np.rot90(stored, 1),
-}
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
