@@ -14,7 +14,7 @@ import numpy.typing as npt
 from graftsdk.preprocess.boxmasks import BoxMasks, mask_box
 from graftsdk.preprocess.tables import bilinear_taps
 
-__all__ = ["SampledMasks", "sample_masks"]
+__all__ = ["SampledMasks", "cut_masks", "sample_masks"]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -131,6 +131,40 @@ def sample_masks(coefficients: Float32, prototypes: Float32, boxes: Float64) -> 
     values += np.float32(0.5)
     np.clip(values, 0.0, 1.0, out=values)
     return masks
+
+
+def cut_masks(coefficients: Float32, prototypes: Float32, boxes: Float64) -> tuple[SampledMasks, Int64]:
+    """YOLACT's masks of N people: the prototypes' own cells around each box; and which cells those are.
+
+    sigmoid(coefficients @ prototypes), 0 outside the cells x with x0 - 1 <= x < x1 + 1, and likewise y (`crop` of the
+    original, whose bounds are not rounded). A mask ends in a ring of zeros wherever it does not end with the frame: so
+    interpolating between its cells, and taking the outermost beyond them, is interpolating the whole frame.
+
+    Not all finite where logits overflow.
+
+    Args:
+        coefficients: float32[N, K].
+        prototypes: float32[h, w, K].
+        boxes: float64[N, 4], xyxy as fractions of the frame, x0 < 1, x1 > 0, x0 < x1, and likewise y.
+
+    Returns:
+        The masks, and int64[N, 4]: the cells that each one holds, ring included, xyxy, half-open.
+    """
+    size = np.array([prototypes.shape[1], prototypes.shape[0]] * 2, np.float64)
+    kept = np.ceil(np.clip(boxes * size + (-1, -1, 1, 1), 0.0, size)).astype(np.int64)
+    held = np.clip(kept + (-1, -1, 1, 1), 0, size.astype(np.int64))
+    shapes = held[:, :1:-1] - held[:, 1::-1]  # rows, columns
+    area = shapes.prod(axis=1)
+    values = np.full(int(area.sum()), -np.inf, np.float32)  # the sigmoid of which is 0
+    masks = SampledMasks(values, shapes, area.cumsum() - area)
+    for index, ((x0, y0, x1, y1), (left, top, *_)) in enumerate(zip(kept.tolist(), held.tolist(), strict=True)):
+        logits = masks[index][y0 - top : y1 - top, x0 - left : x1 - left]
+        np.matmul(prototypes[y0:y1, x0:x1], coefficients[index], out=logits)
+    np.negative(values, out=values)
+    np.exp(values, out=values)
+    values += np.float32(1.0)
+    np.reciprocal(values, out=values)
+    return masks, held
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,164 @@
+"""YOLACT, as exported with the softmax and the tanh in the graph.
+
+P predictions for an input of H x W, one for each prior; K prototypes; class 0 is the background:
+`loc` float32[1, P, 4], `conf` float32[1, P, 1 + classes] after the softmax, `mask` float32[1, P, K] after tanh,
+`priors` float32[P, 4] (cx, cy, w, h as fractions of the input), `proto` float32[1, h, w, K] after ReLU.
+
+Source: Bolya et al. 2019 (YOLACT: Real-time Instance Segmentation) and their code, dbolya/yolact 902073d:
+layers/box_utils (decode, crop), layers/functions/detection (fast NMS), layers/output_utils (masks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from graftsdk.errors import NonFiniteOutput, ShapeError
+from graftsdk.segment.base import Adapter, Instances
+from graftsdk.segment.nms import suppress, suppress_fast
+from graftsdk.segment.prototypes import cut_masks
+
+__all__ = ["MEAN", "STD", "VARIANCES", "YolactAdapter"]
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+# Of the network's input: (x - MEAN) / STD, RGB, x from 0 to 255.
+MEAN = (123.68, 116.78, 103.94)
+STD = (58.40, 57.12, 57.38)
+
+VARIANCES = (0.1, 0.2)  # of a box's centre and of its sides' logarithms, SSD's: what `loc` is multiplied by
+
+TAKES_PART = 0.05  # a prior whose best class does not exceed it is nobody, whatever the score asked for (`conf_thresh`)
+
+_ADVICE = "check the segmenter's weights with graftsdk verify"
+_MOST = 80.0  # of an exponent: e**80 times the input is everywhere, and a square of it still far from overflow
+_NMS = "fast"
+
+# float32[256] for each channel, RGB: the normalised value of a byte.
+_LEVELS = [((np.arange(256.0) - mean) / std).astype(np.float32) for mean, std in zip(MEAN, STD, strict=True)]
+
+
+class YolactAdapter(Adapter):
+    """The family "yolact"."""
+
+    family: ClassVar[str] = "yolact"
+
+    def prepare(self, image: npt.NDArray[np.uint8]) -> tuple[Float32, tuple[int, int]]:
+        """float32[1, 3, H, W], RGB, normalised: the image stretched by OpenCV without antialias; and its (H, W)."""
+        import cv2
+
+        size = (image.shape[0], image.shape[1])
+        height, width = self.info.input_size
+        inner: npt.NDArray[Any] = np.ascontiguousarray(image)
+        if size != (height, width):
+            inner = cv2.resize(inner, (width, height), interpolation=cv2.INTER_LINEAR)
+        feed = np.empty((1, 3, height, width), np.float32)
+        # Planes first, and a byte has few values: a table does in one pass what a difference and a quotient do in two.
+        for plane, levels, target in zip(reversed(cv2.split(inner)), _LEVELS, feed[0], strict=True):
+            cv2.LUT(plane, levels, dst=target)
+        return feed, size
+
+    def decode(
+        self, outputs: Sequence[npt.NDArray[Any]], geometry: tuple[int, int], min_score: float | None = None
+    ) -> Instances:
+        """The people in one image, (H, W) `geometry`.
+
+        Those whose score reaches the threshold, after NMS among them alone: other classes neither suppress a person
+        nor take its place among the best. What has no area inside the image is nobody. The `max_persons` with the
+        highest scores are given, but for those whose mask covers no pixel of the image; nobody takes their place.
+
+        A mask is the sigmoid of the sum of prototypes, cut at one cell around the box, enlarged bilinearly to the
+        image: it may reach beyond its box by about one cell.
+        """
+        height, width = geometry
+        loc, conf, coefficients, priors, prototypes = self._checked(outputs)
+        chosen = _candidates(conf, self.info.person_class, self._least(min_score))
+        scores = conf[chosen, self.info.person_class + 1]
+        boxes = decode_boxes(loc[chosen], priors[chosen])  # fractions of the image
+        with np.errstate(under="ignore"):
+            in_image = np.clip(boxes * (width, height, width, height), 0.0, (width, height) * 2).astype(np.float32)
+        whole = (in_image[:, :2] < in_image[:, 2:]).all(axis=1)
+        # As in the original, what lies outside the image suppresses like all others, and is dropped afterwards.
+        limit = self.info.max_persons
+        if _NMS == "fast":
+            kept, cut = suppress_fast(boxes, scores, self.info.iou_threshold)
+        else:
+            spare = int(np.count_nonzero(~whole))
+            kept, cut = suppress(boxes, scores, self.info.iou_threshold, limit + 1 + spare), np.empty(0, np.int64)
+        kept = kept[whole[kept]]
+        people = kept[:limit]
+        with np.errstate(over="ignore", invalid="ignore"):
+            masks, windows = cut_masks(coefficients[chosen[people]], prototypes, boxes[people])
+        if np.isnan(masks.values).any():
+            raise NonFiniteOutput("segmenter masks: expected finite sums of prototypes, found an overflow; " + _ADVICE)
+        cell = (width / prototypes.shape[1], height / prototypes.shape[0]) * 2
+        found, covering = masks.covering((windows * cell).astype(np.float32), (height, width))
+        people = people[covering]
+        return Instances(in_image[people], scores[people], found, truncated=bool(whole[cut].any()) or len(kept) > limit)
+
+    def _least(self, min_score: float | None) -> float:
+        return self.info.score_threshold if min_score is None else min_score
+
+    def _checked(self, outputs: Sequence[npt.NDArray[Any]]) -> tuple[Float32, Float32, Float32, Float32, Float32]:
+        """Without their batch: loc [P, 4], conf [P, 1 + classes], mask [P, K], priors [P, 4], proto [h, w, K]."""
+        shapes = [tuple(output.shape) for output in outputs]
+        if not _fit(shapes, self.info.person_class):
+            raise ShapeError(
+                f"segmenter outputs: expected loc [1, P, 4], conf [1, P, 1 + classes] with more than "
+                f"{self.info.person_class} classes, mask [1, P, K], priors [P, 4] and proto [1, h, w, K], "
+                f"found {[list(shape) for shape in shapes]}"
+            )
+        for name, output in zip(self.info.outputs, outputs, strict=True):
+            if not np.isfinite(output).all():
+                raise NonFiniteOutput(
+                    f"segmenter output {name!r}: expected finite values, found NaN or infinity; " + _ADVICE
+                )
+        loc, conf, mask, priors, proto = (output.astype(np.float32, copy=False) for output in outputs)
+        return loc[0], conf[0], mask[0], priors, proto[0]
+
+
+def decode_boxes(loc: Float32, priors: Float32) -> Float64:
+    """float64[n, 4]: boxes, xyxy as fractions of the input, not clamped. Finite, with no side below 0.
+
+    centre = prior + 0.1 loc side, side = prior side * exp(0.2 loc).
+
+    Args:
+        loc: float32[n, 4]. priors: float32[n, 4], cx, cy, w, h as fractions of the input.
+    """
+    centre, side = priors[:, :2].astype(np.float64), priors[:, 2:].astype(np.float64)
+    centre = centre + loc[:, :2] * VARIANCES[0] * side
+    side = side * np.exp(np.clip(loc[:, 2:].astype(np.float64) * VARIANCES[1], -_MOST, _MOST))
+    return np.concatenate([centre - side / 2, centre + side / 2], axis=1)
+
+
+def _candidates(conf: Float32, person: int, least: float) -> npt.NDArray[np.int64]:
+    """Which priors may be a person: int64[n], rising.
+
+    In the original a prior takes part where its best class exceeds TAKES_PART, NMS follows, and the score asked for is
+    applied to what is left. Asking first gives the same people: NMS lets a box be suppressed, or pushed out of the best
+    few, by better ones alone, and all that are better than one that reaches `least` reach it too.
+
+    Nor is the best class looked for where `least` > TAKES_PART: it is no worse than the person, so a person who
+    reaches `least` takes part.
+    """
+    good = np.flatnonzero(conf[:, person + 1] >= least)
+    if np.float32(least) > np.float32(TAKES_PART):  # in the precision of the comparisons
+        return good
+    return good[conf[good, 1:].max(axis=1) > TAKES_PART] if len(good) else good
+
+
+def _fit(shapes: Sequence[tuple[int, ...]], person: int) -> bool:
+    if [len(shape) for shape in shapes] != [3, 3, 3, 2, 4]:
+        return False
+    loc, conf, mask, priors, proto = shapes
+    count, kinds = mask[1:]
+    return (
+        conf[2] > person + 1
+        and (loc, conf[:2], mask[:2], priors) == ((1, count, 4), (1, count), (1, count), (count, 4))
+        and (proto[0], proto[3]) == (1, kinds)
+        and min(proto) > 0
+    )
