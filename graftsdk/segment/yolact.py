@@ -20,6 +20,7 @@ from graftsdk.errors import NonFiniteOutput, ShapeError
 from graftsdk.segment.base import Adapter, Instances
 from graftsdk.segment.nms import suppress, suppress_fast
 from graftsdk.segment.prototypes import cut_masks
+from graftsdk.segment.shapes import Match, Shapes, Size, arranged, image_input
 
 __all__ = ["MEAN", "STD", "VARIANCES", "YolactAdapter"]
 
@@ -36,7 +37,8 @@ TAKES_PART = 0.05  # a prior whose best class does not exceed it is nobody, what
 
 _ADVICE = "check the segmenter's weights with graftsdk verify"
 _MOST = 80.0  # of an exponent: e**80 times the input is everywhere, and a square of it still far from overflow
-_NMS = "fast"
+
+_OUTPUTS = ((1, "P", 4), (1, "P", None), (1, "P", "K"), ("P", 4), (1, None, None, "K"))  # in the adapter's order
 
 # float32[256] for each channel, RGB: the normalised value of a byte.
 _LEVELS = [((np.arange(256.0) - mean) / std).astype(np.float32) for mean, std in zip(MEAN, STD, strict=True)]
@@ -46,6 +48,26 @@ class YolactAdapter(Adapter):
     """The family "yolact"."""
 
     family: ClassVar[str] = "yolact"
+    shapes: ClassVar[str] = (
+        "YOLACT, with the softmax in the graph: input [n, 3, H, W]; outputs loc [n, P, 4], conf [n, P, 1 + classes], "
+        "mask [n, P, K], priors [P, 4], proto [n, h, w, K], in any order and under any names"
+    )
+    score_threshold: ClassVar[float] = 0.15
+    iou_threshold: ClassVar[float] = 0.5
+    nms: ClassVar[tuple[str, ...]] = ("fast", "greedy")
+
+    @classmethod
+    def match(cls, inputs: Shapes, outputs: Shapes, size: Size | None) -> Match | None:
+        """Outputs of equal shapes (three classes: `conf` is as wide as `loc`) stand in the order of the export."""
+        image = image_input(inputs, size)
+        names = arranged(outputs, _OUTPUTS)
+        if image is None or names is None:
+            return None
+        loc, conf, mask, priors, proto = (outputs[name] for name in names)
+        if conf and isinstance(conf[2], int) and conf[2] < 2:
+            return None
+        told = image.told and conf and mask and proto and (loc[2:], priors[1:]) == ((4,), (4,))
+        return Match(image.name, image.size, names, open_size=image.open_size, open_family=not told)
 
     def prepare(self, image: npt.NDArray[np.uint8]) -> tuple[Float32, tuple[int, int]]:
         """float32[1, 3, H, W], RGB, normalised: the image stretched by OpenCV without antialias; and its (H, W)."""
@@ -81,17 +103,17 @@ class YolactAdapter(Adapter):
         boxes = decode_boxes(loc[chosen], priors[chosen])  # fractions of the image
         with np.errstate(under="ignore"):
             in_image = np.clip(boxes * (width, height, width, height), 0.0, (width, height) * 2).astype(np.float32)
-        whole = (in_image[:, :2] < in_image[:, 2:]).all(axis=1)
+        whole: npt.NDArray[np.bool_] = (in_image[:, :2] < in_image[:, 2:]).all(axis=1)
         # As in the original, what lies outside the image suppresses like all others, and is dropped afterwards.
         limit = self.info.max_persons
-        if _NMS == "fast":
+        if self.info.nms == "fast":
             kept, cut = suppress_fast(boxes, scores, self.info.iou_threshold)
         else:
             spare = int(np.count_nonzero(~whole))
             kept, cut = suppress(boxes, scores, self.info.iou_threshold, limit + 1 + spare), np.empty(0, np.int64)
         kept = kept[whole[kept]]
         people = kept[:limit]
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             masks, windows = cut_masks(coefficients[chosen[people]], prototypes, boxes[people])
         if np.isnan(masks.values).any():
             raise NonFiniteOutput("segmenter masks: expected finite sums of prototypes, found an overflow; " + _ADVICE)
