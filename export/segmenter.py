@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +14,13 @@ import numpy as np
 
 from graftsdk.arguments import whole_number
 from graftsdk.errors import InputError, NonFiniteOutput, ShapeError, ValidationFailed
-from graftsdk.export.validate import open_part
 from graftsdk.plan import Part, PartInfo, Provenance, SegmenterInfo
 from graftsdk.plan.manifest import DEFAULT_PERSONS
 from graftsdk.plan.onnx_part import read_segmenter_part
 from graftsdk.plan.strict_json import MAX_TEXT_BYTES
 from graftsdk.scores import check_fraction
-from graftsdk.segment import MAX_PERSONS, open_adapter, recognise
+from graftsdk.segment import MAX_PERSONS, recognise
+from graftsdk.segmenter import Segmenter
 
 __all__ = ["SegmenterSource", "check_segmenter", "read_segmenter"]
 
@@ -38,6 +39,28 @@ class SegmenterSource:
     def entry(self) -> tuple[Part, SegmenterInfo, PartInfo]:
         """As `graftsdk.plan.edit.create_plan` takes it."""
         return self.part, self.info, PartInfo("segmenter", self.part.digest, provenance=self.provenance)
+
+    def open(self, *, device: str = "auto", threads: int | None = None, cache: bool = True) -> Segmenter:
+        """The segmenter, opened as `graftsdk.segmenter.Segmenter` does it, and run once, on grey.
+
+        Raises:
+            InputError: its outputs are not what its family gives, or have no such class; or an argument.
+            ValidationFailed: it gives NaN. EngineError: the runtime refuses it.
+        """
+        segmenter = Segmenter(self.info, self.part, device=device, threads=threads, cache=cache)
+        with ExitStack() as undo:
+            undo.enter_context(segmenter)
+            try:
+                segmenter.find(np.full((*self.info.input_size, 3), 128, np.uint8))
+            except NonFiniteOutput as error:
+                raise ValidationFailed(f"{self.where}: expected finite outputs for a grey image; {error}") from error
+            except ShapeError as error:
+                raise InputError(
+                    f"{self.where}: as family {self.info.family!r} with person class {self.info.person_class}: "
+                    f"{error}; look at segmenter_family, segmenter_size and person_class"
+                ) from error
+            undo.pop_all()
+        return segmenter
 
 
 def read_segmenter(
@@ -94,20 +117,7 @@ def check_segmenter(source: SegmenterSource) -> None:
         EngineBuildError: the runtime refuses it. ValidationFailed: it gives NaN.
         InputError: its outputs are not what its family gives, or have no such class.
     """
-    info, where = source.info, source.where
-    adapter = open_adapter(info)
-    feed, geometry = adapter.prepare(np.full((*info.input_size, 3), 128, np.uint8))
-    with open_part(source.part) as engine:
-        found = engine.run({info.input: feed}, info.outputs)
-    try:
-        adapter.decode([found[name] for name in info.outputs], geometry)
-    except NonFiniteOutput as error:
-        raise ValidationFailed(f"{where}: expected finite outputs for a grey image; {error}") from error
-    except ShapeError as error:
-        raise InputError(
-            f"{where}: as family {info.family!r} with person class {info.person_class}: {error}; "
-            f"look at segmenter_family, segmenter_size and person_class"
-        ) from error
+    source.open(device="cpu", cache=False).close()
 
 
 def _size(value: Any) -> tuple[int, int] | None:

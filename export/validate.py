@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from graftsdk.engines import Engine, Graph, open_engine
+from graftsdk.engines import Engine
 from graftsdk.errors import ValidationFailed
-from graftsdk.graft import externalize
+from graftsdk.export.opening import open_part
 from graftsdk.models import Branch, Trunk, branch_cost
 from graftsdk.plan import BranchDocument, ExportedBranch, Part, TrunkDocument
 from graftsdk.plan.documents import GOLDEN_COUNT
-from graftsdk.plan.onnx_part import model_from_part
 from graftsdk.prediction import decisions
 from graftsdk.preprocess import golden_crops
 
@@ -110,15 +109,6 @@ def validate(
                 _tally(tally, found[tap], expected[tap], generated)
                 step()
     return (None if trunk.module is None else difference), tuple(_document(tally) for tally in tallies)
-
-
-def open_part(part: Part) -> Engine:
-    """The part alone on the CPU, compiled as the product does it."""
-    model = model_from_part(part)
-    inputs = {str(value.name): str(value.name) for value in model.graph.inputs}
-    outputs = tuple(str(value.name) for value in model.graph.outputs)
-    graph = Graph(part.digest, inputs, outputs, lambda: externalize(model_from_part(part)))
-    return open_engine([graph], device="cpu", cache=False)
 
 
 def _rounds(golden: _Array, samples: Iterable[_Array]) -> Iterator[tuple[_Array, int]]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graftsdk.engines import Engine, default_threads, open_engine
-from graftsdk.engines.layout import graphs_of, partition, segmenter_graph
+from graftsdk.engines.layout import graphs_of, partition
 from graftsdk.errors import DTypeError, EngineIncompatible, GraftError, InputError, NonFiniteOutput, ShapeError
 from graftsdk.graft import joints_of, scores_name
 from graftsdk.plan import BranchDocument, Plan, PlanSource, open_plan
@@ -28,7 +28,8 @@ from graftsdk.preprocess.decode import check_decoding, source_name
 from graftsdk.preprocess.frames import Frame, open_frames
 from graftsdk.scene import CropBatch, Scene
 from graftsdk.scores import Thresholds, check_fraction, check_scores, copy_thresholds, resolve_thresholds
-from graftsdk.segment import MAX_PERSONS, Adapter, Instances, open_adapter
+from graftsdk.segment import MAX_PERSONS, Instances
+from graftsdk.segmenter import Segmenter
 from graftsdk.stream import Stream
 from graftsdk.text import one_line
 
@@ -102,12 +103,9 @@ class Predictor:
             graphs = graphs_of(self.plan, partition(self._joints, layout))
             self._engine: Engine = undo.enter_context(open_engine(graphs, device=device, threads=threads))
             self.device: str = self._engine.device
-            self._adapter: Adapter | None = None
-            self._segmenter: Engine | None = None
+            self._segmenter: Segmenter | None = None
             if manifest.segmenter is not None:
-                self._adapter = open_adapter(manifest.segmenter)
-                segmenter = open_engine([segmenter_graph(self.plan)], device=device, threads=threads)
-                self._segmenter = undo.enter_context(segmenter)
+                self._segmenter = undo.enter_context(Segmenter.of_plan(self.plan, device=device, threads=threads))
             self._warm_up()
             undo.pop_all()
 
@@ -365,12 +363,8 @@ class Predictor:
         scene.timings["segment"] = 1e3 * (time.perf_counter() - started)
 
     def _segment(self, image: npt.NDArray[np.uint8]) -> Instances:
-        assert self._adapter is not None and self._segmenter is not None  # callers look
-        info = self.plan.manifest.segmenter
-        assert info is not None
-        feed, geometry = self._adapter.prepare(image)
-        values = self._segmenter.run({info.input: feed}, info.outputs)
-        return self._adapter.decode([values[name] for name in info.outputs], geometry, self._min_score)
+        assert self._segmenter is not None  # callers look
+        return self._segmenter.find(image, self._min_score)
 
 
 def _document(plan: Plan, label: str) -> BranchDocument:

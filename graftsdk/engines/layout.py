@@ -8,10 +8,10 @@ from typing import Literal
 from graftsdk.engines.base import Graph
 from graftsdk.errors import InputError
 from graftsdk.graft import Group, Joint, externalize, graft_group, merged_group
-from graftsdk.plan import Plan
+from graftsdk.plan import Part, Plan
 from graftsdk.plan.onnx_part import model_from_part
 
-__all__ = ["LAYOUTS", "Layout", "graphs_of", "partition", "segmenter_graph"]
+__all__ = ["LAYOUTS", "Layout", "graphs_of", "part_graph", "partition", "segmenter_graph"]
 
 Layout = Literal["merged", "split"]
 LAYOUTS: tuple[Layout, ...] = ("merged", "split")
@@ -58,6 +58,17 @@ def segmenter_graph(plan: Plan) -> Graph:
         inputs={info.input: info.input},
         outputs=info.outputs,
         load=lambda: externalize(model_from_part(plan.parts[info.part])),
+    )
+
+
+def part_graph(part: Part) -> Graph:
+    """A part alone as a graph; its values keep the part's own names."""
+    model = model_from_part(part)
+    return Graph(
+        key=part.digest,
+        inputs={str(value.name): str(value.name) for value in model.graph.inputs},
+        outputs=tuple(str(value.name) for value in model.graph.outputs),
+        load=lambda: externalize(model_from_part(part)),
     )
 
 
