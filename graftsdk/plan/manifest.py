@@ -31,7 +31,9 @@ PART = "[0-9a-f]{16}"
 WHEN = r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z"
 ACTIONS = ("add", "replace", "remove", "revert", "merge")
 ROLES = ("trunk", "branch", "segmenter")
-FAMILIES = ("yolo",)
+FAMILIES = ("yolo", "yolact", "maskrcnn")
+NMS = ("fast", "greedy")
+FAST_FAMILIES = ("yolact",)  # whose `nms` is "fast" where a plan does not say; all others' is "greedy"
 MAX_PERSONS = 1000  # in one image
 DEFAULT_PERSONS = 300  # where a plan does not say: what YOLO's own tools keep
 
@@ -133,6 +135,8 @@ class SegmenterInfo:
         input, input_size: the network's input and its (H, W). outputs: names, in the adapter's order.
         person_class: index of the class "person". score_threshold, iou_threshold: of the decoding.
         max_persons: at most so many in one image, those with the highest scores; 300 where an older plan lacks it.
+        nms: "fast" or "greedy", how overlapping boxes are suppressed; "" at making stands for the family's own.
+        batched: whether the input has a batch axis: [n, 3, H, W], not [3, H, W].
     """
 
     part: str
@@ -144,9 +148,15 @@ class SegmenterInfo:
     score_threshold: float = 0.25
     iou_threshold: float = 0.7
     max_persons: int = DEFAULT_PERSONS
+    nms: str = ""
+    batched: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nms", self.nms or _family_nms(self.family))
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        """As in a manifest; `nms` and `batched` stand there only where they are not what an older plan means."""
+        fields: dict[str, Any] = {
             "part": self.part,
             "family": self.family,
             "input": self.input,
@@ -157,6 +167,11 @@ class SegmenterInfo:
             "iou_threshold": self.iou_threshold,
             "max_persons": self.max_persons,
         }
+        if self.nms != _family_nms(self.family):
+            fields["nms"] = self.nms
+        if not self.batched:
+            fields["batched"] = False
+        return fields
 
     @classmethod
     def from_dict(cls, value: Any, where: str) -> SegmenterInfo:
@@ -172,6 +187,8 @@ class SegmenterInfo:
             fields.number("score_threshold", 0.0, 1.0),
             fields.number("iou_threshold", 0.0, 1.0),
             fields.integer("max_persons", 1, MAX_PERSONS) if "max_persons" in value else DEFAULT_PERSONS,
+            fields.choice("nms", NMS) if "nms" in value else "",
+            fields.boolean("batched") if "batched" in value else True,
         )
         fields.done()
         return found
@@ -364,6 +381,10 @@ def check_branch_fits(tree: Tree, document: BranchDocument, where: str) -> None:
         )
     if (document.arch, document.trunk_width, document.crop) != (trunk.arch, trunk.width, trunk.crop):
         raise PlanCorrupt(f"{where}: label {document.label!r} states another backbone or crop than its own fingerprint")
+
+
+def _family_nms(family: str) -> str:
+    return "fast" if family in FAST_FAMILIES else "greedy"
 
 
 def _check_tree(manifest: Manifest, tree: Tree, where: str) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from graftsdk.plan.manifest import MAX_PERSONS
 from graftsdk.preprocess.boxmasks import BoxMasks
+from graftsdk.segment.shapes import Match, Shapes, Size
 
 if TYPE_CHECKING:
     from graftsdk.plan.manifest import SegmenterInfo
@@ -41,20 +42,42 @@ class Instances:
 
 
 class Adapter(ABC):
-    """How one family of segmentation networks wants its images and says what it found.
+    """How one family of segmentation networks is known, wants its images and says what it found.
 
     Args:
         info: what the manifest says of the segmenter.
+
+    Attributes:
+        family: its name, in manifests too.
+        shapes: one line that says whose networks these are and which inputs and outputs they have.
+        person_class, score_threshold, iou_threshold: what a network of it has where nobody says otherwise.
+        nms: the ways of suppression that it knows (the manifest's `nms`).
     """
 
     family: ClassVar[str]
+    shapes: ClassVar[str]
+    person_class: ClassVar[int] = 0
+    score_threshold: ClassVar[float]
+    iou_threshold: ClassVar[float]
+    nms: ClassVar[tuple[str, ...]] = ("greedy",)
+
+    @classmethod
+    @abstractmethod
+    def match(cls, inputs: Shapes, outputs: Shapes, size: Size | None) -> Match | None:
+        """How a network of these shapes is read as one of this family; None where a shape contradicts that.
+
+        Args:
+            inputs: name -> shape; a free dimension is a string or None; a shape of which nothing is known is empty.
+            outputs: likewise.
+            size: (H, W) that it shall run at; None leaves it to the shapes.
+        """
 
     def __init__(self, info: SegmenterInfo) -> None:
         self.info = info
 
     @abstractmethod
     def prepare(self, image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], Any]:
-        """(the network's input float32[1, 3, h, w], the geometry that `decode` needs).
+        """(the network's input float32[1, 3, h, w] or [3, h, w] as it has it, the geometry that `decode` needs).
 
         Args:
             image: uint8[H, W, 3], BGR, as `check_image` returns it.

@@ -66,7 +66,7 @@ class YolactAdapter(Adapter):
         loc, conf, mask, priors, proto = (outputs[name] for name in names)
         if conf and isinstance(conf[2], int) and conf[2] < 2:
             return None
-        told = image.told and conf and mask and proto and (loc[2:], priors[1:]) == ((4,), (4,))
+        told = image.told and conf and mask and proto and [*loc[2:], *priors[1:]] == [4, 4]
         return Match(image.name, image.size, names, open_size=image.open_size, open_family=not told)
 
     def prepare(self, image: npt.NDArray[np.uint8]) -> tuple[Float32, tuple[int, int]]:

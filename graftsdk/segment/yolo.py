@@ -1,12 +1,18 @@
-"""YOLOv8-seg and YOLO11-seg as exported without NMS.
+"""YOLO-seg: YOLOv8 and YOLO11, YOLOv5, and what has its NMS inside.
 
-`predictions` float32[1, 4 + classes + 32, A]: cx, cy, w, h in pixels of the input, class scores after the sigmoid (no
-objectness), 32 raw mask coefficients. `prototypes` float32[1, 32, S / 4, S / 4].
+`prototypes` float32[1, 32, H / 4, W / 4], and beside it `predictions` float32, in one of three layouts, told apart by
+shapes alone; A predictions: one for each cell of three grids, 8400 at 640 x 640:
+
+- by columns (v8, v11) [1, 4 + classes + 32, A]: cx, cy, w, h in pixels of the input, class scores after the sigmoid (no
+  objectness), 32 raw mask coefficients;
+- by rows (v5) [1, 3 A, 5 + classes + 32]: cx, cy, w, h, objectness, class scores, coefficients; a prediction's score is
+  objectness x class;
+- after NMS (`nms=True`, YOLO26) [1, N, 6 + 32]: x0, y0, x1, y1 in pixels of the input, score, class, coefficients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,10 +21,12 @@ import numpy.typing as npt
 
 from graftsdk.errors import NonFiniteOutput, ShapeError
 from graftsdk.segment.base import Adapter, Instances
+from graftsdk.segment.letterbox import Letterbox
 from graftsdk.segment.nms import suppress
 from graftsdk.segment.prototypes import sample_masks
+from graftsdk.segment.shapes import Match, Shapes, Size, arranged, image_input
 
-__all__ = ["COEFFICIENTS", "PROTOTYPE_STRIDE", "STRIDES", "Letterbox", "YoloAdapter"]
+__all__ = ["COEFFICIENTS", "PROTOTYPE_STRIDE", "STRIDES", "YoloAdapter"]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -31,61 +39,55 @@ BORDER = 114  # grey around a letterboxed image, as in training
 _ADVICE = "check the segmenter's weights with graftsdk verify"
 
 
-@dataclass(frozen=True)
-class Letterbox:
-    """How an image lies in the network's input.
+@dataclass(frozen=True, eq=False)
+class _People:
+    """Predictions that are people, in the order of the output.
 
     Attributes:
-        height, width: of the image, pixels.
-        scale_y, scale_x: pixels of the input for one pixel of the image; they differ by rounding only.
-        top, left: where the image begins in the input, pixels.
-        inner_height, inner_width: of the image in the input, pixels.
+        boxes: float64[n, 4], xyxy in pixels of the input. scores: float32[n]. coefficients: float32[n, 32].
     """
 
-    height: int
-    width: int
-    scale_y: float
-    scale_x: float
-    top: int
-    left: int
-    inner_height: int
-    inner_width: int
-
-    @classmethod
-    def fit(cls, image_size: tuple[int, int], input_size: tuple[int, int]) -> Letterbox:
-        """An image (H, W) in an input (H, W): as large as fits, centred; the odd pixel goes below and right."""
-        (height, width), (target_height, target_width) = image_size, input_size
-        ratio = min(target_height / height, target_width / width)
-        # Python's round, halves to even, as in training; never 0 for an image that is all but a line.
-        inner_height, inner_width = max(1, round(height * ratio)), max(1, round(width * ratio))
-        return cls(
-            height=height,
-            width=width,
-            scale_y=inner_height / height,
-            scale_x=inner_width / width,
-            top=round((target_height - inner_height) / 2 - 0.1),
-            left=round((target_width - inner_width) / 2 - 0.1),
-            inner_height=inner_height,
-            inner_width=inner_width,
-        )
-
-    def to_image(self, boxes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """float64[..., 4]: boxes, xyxy in pixels of the input, in pixels of the image. Not clamped."""
-        moved = boxes.astype(np.float64) - (self.left, self.top, self.left, self.top)
-        scaled: npt.NDArray[np.float64] = moved / (self.scale_x, self.scale_y, self.scale_x, self.scale_y)
-        return scaled
-
-    def to_input(self, boxes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """float64[..., 4]: the way back."""
-        scaled = boxes.astype(np.float64) * (self.scale_x, self.scale_y, self.scale_x, self.scale_y)
-        moved: npt.NDArray[np.float64] = scaled + (self.left, self.top, self.left, self.top)
-        return moved
+    boxes: Float64
+    scores: Float32
+    coefficients: Float32
 
 
 class YoloAdapter(Adapter):
     """The family "yolo"."""
 
     family: ClassVar[str] = "yolo"
+    shapes: ClassVar[str] = (
+        "YOLO-seg: input [n, 3, H, W], sides multiples of 32; outputs [n, 32, H / 4, W / 4] and one of "
+        "[n, 4 + classes + 32, A] (v8, v11), [n, 3 A, 5 + classes + 32] (v5), [n, N, 6 + 32] (exported with nms)"
+    )
+    score_threshold: ClassVar[float] = 0.25
+    iou_threshold: ClassVar[float] = 0.7
+
+    @classmethod
+    def match(cls, inputs: Shapes, outputs: Shapes, size: Size | None) -> Match | None:
+        """YOLOv5's own IoU threshold is 0.45. Shapes that leave the layout open are taken for v8's until it is run."""
+        image = image_input(inputs, size, multiple=32)
+        if image is None:
+            return None
+        grid = (None, None) if image.open_size else _grid(image.size)
+        for layout in _LAYOUTS:
+            rows, columns = layout.sides(None if image.open_size else _anchors(image.size))
+            names = arranged(outputs, ((1, rows, columns), (1, COEFFICIENTS, *grid)))
+            if names is None:
+                continue
+            predictions, prototypes = (outputs[name] for name in names)
+            if predictions and not layout.has_class(predictions[1], predictions[2]):
+                continue
+            told = [*predictions[1:], *prototypes[1:]]
+            return Match(
+                image.name,
+                image.size,
+                names,
+                open_size=image.open_size,
+                open_family=not image.told or len(told) < 5 or not all(isinstance(side, int) for side in told),
+                iou_threshold=layout.iou_threshold,
+            )
+        return None
 
     def prepare(self, image: npt.NDArray[np.uint8]) -> tuple[Float32, Letterbox]:
         """float32[1, 3, H, W], RGB 0..1: the image letterboxed on grey 114, resized by OpenCV without antialias.
@@ -116,59 +118,140 @@ class YoloAdapter(Adapter):
     ) -> Instances:
         """The people in one image: predictions whose best class is the person, thresholded, after NMS.
 
+        A network that has its NMS inside did it for all classes and with its own threshold; no other follows.
+
         Boxes are clamped to the image; what then has no area is nobody. Of those that NMS leaves, the `max_persons`
         with the highest scores are decoded; one whose mask covers no pixel of the image is dropped, and nobody takes
         its place.
         """
-        predictions, prototypes = self._checked(outputs)
-        boxes, scores, coefficients = self._people(predictions, min_score)
+        predictions, prototypes, layout = self._checked(outputs)
+        least = self.info.score_threshold if min_score is None else min_score
+        found = layout.read(predictions, self.info.person_class, least)
         edges = (geometry.width, geometry.height) * 2
-        in_image = np.clip(geometry.to_image(boxes), 0.0, edges).astype(np.float32)
+        in_image = np.clip(geometry.to_image(found.boxes), 0.0, edges).astype(np.float32)
         whole = np.flatnonzero((in_image[:, :2] < in_image[:, 2:]).all(axis=1))
         limit = self.info.max_persons
-        kept = suppress(boxes[whole], scores[whole], self.info.iou_threshold, limit + 1)  # one more: are there more?
+        if layout.suppressed:
+            kept = np.argsort(-found.scores[whole], kind="stable")
+        else:  # one more than the limit: are there more?
+            kept = suppress(found.boxes[whole], found.scores[whole], self.info.iou_threshold, limit + 1)
         people = whole[kept[:limit]]
         extents = in_image[people]
         with np.errstate(over="ignore", invalid="ignore"):
-            found = sample_masks(coefficients[people], prototypes, geometry.to_input(extents) / PROTOTYPE_STRIDE)
-        if np.isnan(found.values).any():
+            cells = geometry.to_input(extents) / PROTOTYPE_STRIDE
+            sampled = sample_masks(found.coefficients[people], prototypes, cells)
+        if np.isnan(sampled.values).any():
             raise NonFiniteOutput("segmenter masks: expected finite sums of prototypes, found an overflow; " + _ADVICE)
-        masks, covering = found.covering(extents, (geometry.height, geometry.width))
-        return Instances(extents[covering], scores[people[covering]], masks, truncated=len(kept) > limit)
+        masks, covering = sampled.covering(extents, (geometry.height, geometry.width))
+        return Instances(extents[covering], found.scores[people[covering]], masks, truncated=len(kept) > limit)
 
-    def _checked(self, outputs: Sequence[npt.NDArray[Any]]) -> tuple[Float32, Float32]:
-        """Predictions [4 + classes + 32, A], prototypes [32, H / 4, W / 4]."""
-        height, width = self.info.input_size
-        grid = (height // PROTOTYPE_STRIDE, width // PROTOTYPE_STRIDE)
-        shapes = [list(output.shape) for output in outputs]
+    def _checked(self, outputs: Sequence[npt.NDArray[Any]]) -> tuple[Float32, Float32, _Layout]:
+        """Predictions [rows, columns], prototypes [32, H / 4, W / 4], and the layout of the predictions."""
+        grid, person = _grid(self.info.input_size), self.info.person_class
+        layout = None
+        if len(outputs) == 2 and outputs[0].ndim == 3 and outputs[0].shape[0] == 1:
+            layout = _layout(outputs[0].shape[1], outputs[0].shape[2], self.info.input_size)
         if (
-            len(outputs) != 2
-            or outputs[0].ndim != 3
-            or outputs[0].shape[0] != 1
-            or outputs[0].shape[1] <= 4 + self.info.person_class + COEFFICIENTS
+            layout is None
+            or not layout.has_class(outputs[0].shape[1], outputs[0].shape[2], person)
             or outputs[1].shape != (1, COEFFICIENTS, *grid)
         ):
             raise ShapeError(
-                f"segmenter outputs: expected [1, 4 + classes + {COEFFICIENTS}, A], with more than "
-                f"{self.info.person_class} classes, and [1, {COEFFICIENTS}, {grid[0]}, {grid[1]}], found {shapes}"
+                f"segmenter outputs: expected [1, 4 + classes + {COEFFICIENTS}, A], [1, 3 A, 5 + classes + "
+                f"{COEFFICIENTS}] or [1, N, 6 + {COEFFICIENTS}], with more than {person} classes, and "
+                f"[1, {COEFFICIENTS}, {grid[0]}, {grid[1]}], found {[list(output.shape) for output in outputs]}"
             )
         for name, output in zip(self.info.outputs, outputs, strict=True):
             if not np.isfinite(output).all():
                 raise NonFiniteOutput(
                     f"segmenter output {name!r}: expected finite values, found NaN or infinity; " + _ADVICE
                 )
-        return outputs[0][0].astype(np.float32, copy=False), outputs[1][0].astype(np.float32, copy=False)
+        return outputs[0][0].astype(np.float32, copy=False), outputs[1][0].astype(np.float32, copy=False), layout
 
-    def _people(self, predictions: Float32, min_score: float | None) -> tuple[Float64, Float32, Float32]:
-        """Boxes float64[n, 4] (xyxy, pixels of the input), scores float32[n], coefficients float32[n, 32]."""
-        classes = predictions[4:-COEFFICIENTS]  # [classes, A]
-        scores = classes[self.info.person_class]
-        least = self.info.score_threshold if min_score is None else min_score
-        # Thresholded first: the best class is then looked for among a few of the A predictions.
-        good = np.flatnonzero(scores >= least)
-        good = good[classes[:, good].argmax(axis=0) == self.info.person_class]
-        centre_x, centre_y, width, height = predictions[:4, good].astype(np.float64)  # sums of floats cannot overflow
-        boxes = np.stack(
-            [centre_x - width / 2, centre_y - height / 2, centre_x + width / 2, centre_y + height / 2], axis=1
-        )
-        return boxes, scores[good], np.ascontiguousarray(predictions[-COEFFICIENTS:, good].T)
+
+@dataclass(frozen=True)
+class _Layout:
+    """How predictions lie in their output [1, rows, columns].
+
+    Attributes:
+        read: the people among them: float32[rows, columns], the person's class, the least score.
+        by_rows: whether a prediction is a row, else a column.
+        per_cell: predictions for each cell of the grids; 0 where NMS left a few.
+        before: values of a prediction before its class scores.
+        suppressed: whether NMS was done. iou_threshold: where it differs from the family's.
+    """
+
+    read: Callable[[Float32, int, float], _People]
+    by_rows: bool
+    per_cell: int
+    before: int
+    suppressed: bool = False
+    iou_threshold: float | None = None
+
+    def sides(self, anchors: int | None) -> tuple[int | None, int | None]:
+        """(rows, columns) for so many cells in the grids; None where any number will do."""
+        if self.suppressed:
+            return None, self.before + COEFFICIENTS
+        count = None if anchors is None else anchors * self.per_cell
+        return (count, None) if self.by_rows else (None, count)
+
+    def has_class(self, rows: int | str | None, columns: int | str | None, index: int = 0) -> bool:
+        """Whether predictions of these sides have the class; True where the shapes leave it open."""
+        width = columns if self.by_rows else rows
+        return self.suppressed or not isinstance(width, int) or width > self.before + index + COEFFICIENTS
+
+
+def _columns(predictions: Float32, person: int, least: float) -> _People:
+    classes = predictions[4:-COEFFICIENTS]  # [classes, A]
+    scores = classes[person]
+    # Thresholded first: the best class is then looked for among a few of the A predictions.
+    good = np.flatnonzero(scores >= least)
+    good = good[classes[:, good].argmax(axis=0) == person]
+    return _People(
+        _corners(predictions[:4, good]), scores[good], np.ascontiguousarray(predictions[-COEFFICIENTS:, good].T)
+    )
+
+
+def _rows(predictions: Float32, person: int, least: float) -> _People:
+    with np.errstate(over="ignore", under="ignore"):
+        scores = predictions[:, 4] * predictions[:, 5 + person]
+    good = np.flatnonzero(scores >= least)
+    good = good[predictions[good, 5:-COEFFICIENTS].argmax(axis=1) == person]
+    return _People(_corners(predictions[good, :4].T), scores[good], predictions[good, -COEFFICIENTS:])
+
+
+def _after_nms(predictions: Float32, person: int, least: float) -> _People:
+    good = np.flatnonzero((predictions[:, 4] >= least) & (predictions[:, 5].round() == person))
+    rows = predictions[good]
+    return _People(rows[:, :4].astype(np.float64), rows[:, 4], rows[:, 6:])
+
+
+# Where several fit, the first counts: it is the only one that older plans can mean.
+_LAYOUTS = (
+    _Layout(_columns, by_rows=False, per_cell=1, before=4),
+    _Layout(_rows, by_rows=True, per_cell=3, before=5, iou_threshold=0.45),
+    _Layout(_after_nms, by_rows=True, per_cell=0, before=6, suppressed=True),
+)
+
+
+def _layout(rows: int, columns: int, input_size: Size) -> _Layout:
+    """The layout of predictions that were made; v8's where the grids are others than usual."""
+    for layout in _LAYOUTS:
+        wanted = layout.sides(_anchors(input_size))
+        if all(side in (None, found) for side, found in zip(wanted, (rows, columns), strict=True)):
+            return layout
+    return _LAYOUTS[0]
+
+
+def _corners(boxes: Float32) -> Float64:
+    """float64[n, 4], xyxy, of cx, cy, w, h in float32[4, n]; sums of floats cannot overflow in float64."""
+    centre_x, centre_y, width, height = boxes.astype(np.float64)
+    return np.stack([centre_x - width / 2, centre_y - height / 2, centre_x + width / 2, centre_y + height / 2], axis=1)
+
+
+def _anchors(size: Size) -> int:
+    return sum((size[0] // stride) * (size[1] // stride) for stride in STRIDES)
+
+
+def _grid(size: Size) -> tuple[int, int]:
+    return size[0] // PROTOTYPE_STRIDE, size[1] // PROTOTYPE_STRIDE

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from graftsdk.errors import GraftError, NonFiniteOutput, ShapeError
 from graftsdk.preprocess import BoxMasks
 from graftsdk.segment import MAX_PERSONS, open_adapter
-from graftsdk.segment.yolo import Letterbox
+from graftsdk.segment.letterbox import Letterbox
 
 SIDES = st.integers(16, 3000)
 
