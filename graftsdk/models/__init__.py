@@ -1,4 +1,4 @@
-"""Trunks and branches in torch: backbones as blocks, pooling, checkpoints, fingerprints, costs. Needs `[export]`."""
+"""Trunks, branches and segmenters in torch: backbones as blocks, checkpoints, fingerprints, costs. Needs `[export]`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ try:
     from graftsdk.models.pooling import FewCellsWarning, Pooling, register_pooling, registered_poolings
     from graftsdk.models.torchvision_weights import import_torchvision
     from graftsdk.models.trunk import Trunk
+    from graftsdk.models.yolact import Yolact, YolactOutputs
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("torch", "torchvision"):
         raise
@@ -22,6 +23,8 @@ __all__ = [
     "FewCellsWarning",
     "Pooling",
     "Trunk",
+    "Yolact",
+    "YolactOutputs",
     "backbone",
     "branch_cost",
     "import_torchvision",

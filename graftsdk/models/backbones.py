@@ -12,7 +12,7 @@ from functools import partial
 
 from torch import nn
 from torchvision import models
-from torchvision.models.mobilenetv3 import mobilenet_v3_large
+from torchvision.models.mobilenetv3 import mobilenet_v3_large, mobilenet_v3_small
 
 from graftsdk.errors import InputError
 from graftsdk.plan.documents import MAX_BLOCKS, NAME
@@ -144,6 +144,7 @@ register_backbone(
 )
 register_backbone(_resnet("resnet18", models.resnet18, (2, 2, 2, 2), "bn2"))
 register_backbone(_resnet("resnet50", models.resnet50, (3, 4, 6, 3), "bn3"))
+register_backbone(_resnet("resnet101", models.resnet101, (3, 4, 23, 3), "bn3"))
 register_backbone(
     Backbone(
         name="mobilenet_v3_large",
@@ -158,6 +159,20 @@ register_backbone(
             *(f"features.{index}.block.3.1" for index in (5, 6)),
             *(f"features.{index}.block.2.1" for index in (8, 9, 10)),
             *(f"features.{index}.block.3.1" for index in (12, 14, 15)),
+        ),
+    )
+)
+register_backbone(
+    Backbone(
+        name="mobilenet_v3_small",
+        build=partial(mobilenet_v3_small, weights=None),
+        stem=("features.0",),
+        blocks=tuple(f"features.{index}" for index in range(1, 13)),
+        gain=1.5,
+        nonnegative=False,
+        damped=(
+            "features.3.block.2.1",
+            *(f"features.{index}.block.3.1" for index in (5, 6, 8, 10, 11)),
         ),
     )
 )

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from graftsdk.errors import ImageTooSmall, InputError, PlanCorrupt
 from graftsdk.models.backbones import Backbone, backbone
-from graftsdk.models.checkpoints import check_tensors, read_checkpoint, write_checkpoint
+from graftsdk.models.checkpoints import another_kind, check_tensors, read_checkpoint, write_checkpoint
 from graftsdk.models.narrow import check_width
 from graftsdk.models.pooling import FewCellsWarning, Pooling, pooling
 from graftsdk.models.random_weights import RandomBits, fill_randomly
@@ -208,9 +208,7 @@ class Branch(nn.Module):
         """
         document, tensors = read_checkpoint(path)
         if not isinstance(document, BranchDocument):
-            raise PlanCorrupt(
-                f"{path}: expected a branch, found a trunk ({document.arch}); it is for --trunk or Trunk.load"
-            )
+            raise another_kind(path, "branch", document)
         try:
             last = len(backbone(document.arch).blocks)
             if document.until > last:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import safetensors
 import safetensors.torch
@@ -16,18 +17,28 @@ import torch
 
 from graftsdk.errors import InputError, PlanCorrupt, PlanLimitError, PlanPathError, PlanTruncated
 from graftsdk.files import atomic_write
-from graftsdk.plan.documents import DOCUMENT_KEY, BranchDocument, TrunkDocument, read_document
+from graftsdk.plan.documents import DOCUMENT_KEY, BranchDocument, SegmenterDocument, TrunkDocument, read_document
 from graftsdk.plan.strict_json import load_json
 
-__all__ = ["check_tensors", "read_checkpoint", "read_regular", "read_weights", "write_checkpoint"]
+__all__ = [
+    "Document",
+    "another_kind",
+    "check_tensors",
+    "read_checkpoint",
+    "read_regular",
+    "read_weights",
+    "write_checkpoint",
+]
+
+Document: TypeAlias = TrunkDocument | BranchDocument | SegmenterDocument
 
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_FILE_BYTES = 4 * 2**30  # the largest own branch, bilinear over 2048 channels with 64 classes, has 1.1 GB
 _COUNTER = "num_batches_tracked"
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> tuple[TrunkDocument | BranchDocument, dict[str, torch.Tensor]]:
-    """The document and the tensors of a trunk or branch checkpoint.
+def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Document, dict[str, torch.Tensor]]:
+    """The document and the tensors of a trunk, branch or segmenter checkpoint.
 
     Raises:
         PlanPathError: no readable regular file.
@@ -40,9 +51,20 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[TrunkDocument | Branc
             f"torchvision's weights are read by Trunk.create(weights=...)"
         )
     document = read_document(metadata[DOCUMENT_KEY], str(path))
-    if document.exported is not None:
+    if not isinstance(document, SegmenterDocument) and document.exported is not None:
         raise PlanCorrupt(f"{path}: expected a checkpoint's document, found an exported part's (field 'exported')")
     return document, tensors
+
+
+def another_kind(path: str | os.PathLike[str], expected: str, found: Document) -> PlanCorrupt:
+    """The error for a checkpoint that is not the `expected` kind; says what it is and where it belongs."""
+    if isinstance(found, BranchDocument):
+        what = f"the branch {found.label!r}; it is for --branches or Branch.load"
+    elif isinstance(found, TrunkDocument):
+        what = f"a trunk ({found.arch}); it is for --trunk or Trunk.load"
+    else:
+        what = f"a segmenter ({found.family}, {found.arch}); it is for --segmenter or Yolact.load"
+    return PlanCorrupt(f"{path}: expected a {expected}, found {what}")
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
@@ -115,9 +137,7 @@ def _end(entry: object, where: str) -> int:
     return int(offsets[1])
 
 
-def write_checkpoint(
-    path: str | os.PathLike[str], document: TrunkDocument | BranchDocument, tensors: Mapping[str, torch.Tensor]
-) -> None:
+def write_checkpoint(path: str | os.PathLike[str], document: Document, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write a checkpoint, whole or not at all.
 
     Raises:

@@ -10,7 +10,13 @@ from torch import nn
 
 from graftsdk.errors import ImageTooSmall, InputError, PlanCorrupt
 from graftsdk.models.backbones import Backbone, backbone
-from graftsdk.models.checkpoints import check_tensors, read_checkpoint, read_weights, write_checkpoint
+from graftsdk.models.checkpoints import (
+    another_kind,
+    check_tensors,
+    read_checkpoint,
+    read_weights,
+    write_checkpoint,
+)
 from graftsdk.models.fingerprint import fingerprint_chain
 from graftsdk.models.narrow import check_width
 from graftsdk.models.random_weights import RandomBits, fill_randomly
@@ -18,7 +24,7 @@ from graftsdk.models.structure import place, tap_shapes, trunk_modules
 from graftsdk.plan.cropspec import CropSpec
 from graftsdk.plan.documents import DOCUMENT_KEY, Provenance, TrunkDocument
 
-__all__ = ["Trunk"]
+__all__ = ["Trunk", "torchvision_tensors", "without_classifier"]
 
 DEFAULT_SIZE = (299, 299)  # the paper's
 _HALF = (0.5, 0.5, 0.5)  # torchvision's InceptionV3 weights want 2u - 1, u = pixel / 255 (its transform_input)
@@ -80,7 +86,7 @@ class Trunk(nn.Module):
             raise InputError(f"input_size: expected crop.size {crop.size} or nothing, found {tuple(input_size)}")
         tap_shapes(found, width, crop.size)
         if weights is not None:
-            return cls.from_tensors(arch, 1.0, crop, _torchvision_tensors(found, weights), str(weights))
+            return cls.from_tensors(arch, 1.0, crop, torchvision_tensors(found, weights), str(weights))
         trunk = cls(arch, width, crop, trunk_modules(found, width))
         fill_randomly(trunk, RandomBits(seed), found.gain, found.damped)
         return trunk
@@ -183,9 +189,7 @@ class Trunk(nn.Module):
         """
         document, tensors = read_checkpoint(path)
         if not isinstance(document, TrunkDocument):
-            raise PlanCorrupt(
-                f"{path}: expected a trunk, found the branch {document.label!r}; it is for --branches or Branch.load"
-            )
+            raise another_kind(path, "trunk", document)
         try:
             found = backbone(document.arch)
             tap_shapes(found, document.width, document.crop.size)
@@ -204,10 +208,15 @@ class Trunk(nn.Module):
         return trunk
 
 
-def _torchvision_tensors(found: Backbone, path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+def torchvision_tensors(found: Backbone, path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """The state dict of `found` in a safetensors file in torchvision's own layout, without the classifier.
+
+    Raises:
+        InputError: it is a checkpoint of graftsdk. PlanError: it cannot be read.
+    """
     metadata, tensors = read_weights(path)
     if DOCUMENT_KEY in metadata:
-        raise InputError(f"weights: expected torchvision's, found the graftsdk checkpoint {path}; use Trunk.load")
+        raise InputError(f"weights: expected torchvision's, found the graftsdk checkpoint {path}; read it with load")
     return without_classifier(found, tensors)
 
 

@@ -5,6 +5,7 @@ from graftsdk.plan.documents import BranchDocument, ExportedBranch, ExportedTrun
 from graftsdk.plan.manifest import BranchEntry, Event, Manifest, PartInfo, SegmenterInfo, Tree
 from graftsdk.plan.part import Part
 from graftsdk.plan.reader import Plan, PlanSource, load_plan, open_plan
+from graftsdk.plan.segmenter_document import SegmenterDocument
 from graftsdk.plan.writer import write_plan
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Plan",
     "PlanSource",
     "Provenance",
+    "SegmenterDocument",
     "SegmenterInfo",
     "Tree",
     "TrunkDocument",

@@ -1,4 +1,4 @@
-"""The JSON document that travels with a trunk or a branch: in a checkpoint and in an exported part alike.
+"""The JSON document that travels with a trunk, a branch or a segmenter: in a checkpoint and in an exported part alike.
 
 A checkpoint carries it in the safetensors metadata key `graftsdk`, an ONNX part in the model's `metadata_props`
 under the same key. What only an exported part has (cost, golden scores) stands in `exported`.
@@ -10,8 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graftsdk.errors import InputError, PlanCorrupt, PlanVersionError
+from graftsdk.errors import InputError, PlanCorrupt
 from graftsdk.plan.cropspec import CropSpec
+from graftsdk.plan.document_head import (
+    DOCUMENT_KEY,
+    DOCUMENT_VERSION,
+    HEX64,
+    MAX_COUNT,
+    NAME,
+    Provenance,
+    any_number,
+    start_document,
+)
+from graftsdk.plan.segmenter_document import SegmenterDocument
 from graftsdk.plan.strict_json import Fields, check_text, dump_json, load_json
 
 __all__ = [
@@ -19,54 +30,24 @@ __all__ = [
     "DOCUMENT_VERSION",
     "GOLDEN_COUNT",
     "GOLDEN_SEED",
+    "HEX64",
     "MAX_BLOCKS",
     "MAX_CLASSES",
+    "NAME",
     "BranchDocument",
     "ExportedBranch",
     "ExportedTrunk",
     "Provenance",
+    "SegmenterDocument",
     "TrunkDocument",
     "read_document",
 ]
 
-DOCUMENT_KEY = "graftsdk"
-DOCUMENT_VERSION = 1
 GOLDEN_SEED = 0  # golden inputs are generated crops (preprocess.golden_crops): nothing but these two numbers is stored
 GOLDEN_COUNT = 4
 MAX_CLASSES = 64
 MAX_BLOCKS = 256
 HISTOGRAM_BINS = 20
-HEX64 = "[0-9a-f]{64}"
-NAME = "[a-z0-9][a-z0-9_.-]{0,63}"
-_MAX_COUNT = 2**53
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Who made a part and from what.
-
-    Attributes:
-        licence, author: the author's own words, or "".
-        data: SHA-256 digests (64 hex digits) of the data sets it saw.
-    """
-
-    licence: str = ""
-    author: str = ""
-    data: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"licence": self.licence, "author": self.author, "data": list(self.data)}
-
-    @classmethod
-    def from_dict(cls, value: Any, where: str) -> Provenance:
-        fields = Fields(value, where)
-        found = cls(
-            fields.text("licence", empty=True),
-            fields.text("author", empty=True),
-            fields.matchings("data", HEX64, count=(0, 256)),
-        )
-        fields.done()
-        return found
 
 
 @dataclass(frozen=True)
@@ -118,12 +99,12 @@ class ExportedBranch:
 
         fields = Fields(value, where)
         found = cls(
-            macs=fields.integer("macs", 0, _MAX_COUNT),
-            parameters=fields.integer("parameters", 0, _MAX_COUNT),
+            macs=fields.integer("macs", 0, MAX_COUNT),
+            parameters=fields.integer("parameters", 0, MAX_COUNT),
             scores=fields.items("scores", row, count=(GOLDEN_COUNT, GOLDEN_COUNT)),
             torch_difference=fields.number("torch_difference", 0.0, 1.0),
-            samples=fields.integer("samples", 0, _MAX_COUNT),
-            flips=fields.integer("flips", 0, _MAX_COUNT),
+            samples=fields.integer("samples", 0, MAX_COUNT),
+            flips=fields.integer("flips", 0, MAX_COUNT),
         )
         fields.done()
         return found
@@ -175,7 +156,7 @@ class TrunkDocument:
     @classmethod
     def from_dict(cls, value: Any, where: str) -> TrunkDocument:
         """The document in a file's JSON. Raises PlanCorrupt or PlanVersionError."""
-        fields = _start(value, where, "trunk")
+        fields = start_document(value, where, "trunk")
         arch = fields.matching("arch", NAME)
         width = fields.number("width", 1e-3, 1.0)
         crop = CropSpec.from_dict(fields.raw("crop"), f"{where}.crop")
@@ -185,8 +166,8 @@ class TrunkDocument:
         if fields.has("exported"):
             inner, taps = Fields(fields.raw("exported"), f"{where}.exported"), len(fingerprints)
             exported = ExportedTrunk(
-                inner.integers("macs", 0, _MAX_COUNT, count=(taps, taps)),
-                inner.integers("parameters", 0, _MAX_COUNT, count=(taps, taps)),
+                inner.integers("macs", 0, MAX_COUNT, count=(taps, taps)),
+                inner.integers("parameters", 0, MAX_COUNT, count=(taps, taps)),
             )
             inner.done()
         else:
@@ -259,11 +240,9 @@ class BranchDocument:
         """The document in a file's JSON. Raises PlanCorrupt or PlanVersionError."""
 
         def counts(item: Any, at: str) -> tuple[int, ...]:
-            return Fields({"counts": item}, at).integers(
-                "counts", 0, _MAX_COUNT, count=(HISTOGRAM_BINS, HISTOGRAM_BINS)
-            )
+            return Fields({"counts": item}, at).integers("counts", 0, MAX_COUNT, count=(HISTOGRAM_BINS, HISTOGRAM_BINS))
 
-        fields = _start(value, where, "branch")
+        fields = start_document(value, where, "branch")
         label = fields.text("label")
         classes = fields.texts("classes", count=(2, MAX_CLASSES))
         until = fields.integer("until", 0, MAX_BLOCKS)
@@ -280,7 +259,7 @@ class BranchDocument:
             width=fields.number("width", 1e-3, 1.0),
             thresholds=fields.fractions("thresholds"),
             temperature=fields.number("temperature", 1e-3, 1e3),
-            metrics=fields.mapping("metrics", lambda item, at: _any_number(item, at), count=(0, 256)),
+            metrics=fields.mapping("metrics", any_number, count=(0, 256)),
             histogram=fields.mapping("histogram", counts, count=(0, MAX_CLASSES)),
             provenance=Provenance.from_dict(fields.raw("provenance"), f"{where}.provenance"),
             exported=ExportedBranch.from_dict(fields.raw("exported"), f"{where}.exported", len(classes))
@@ -313,7 +292,7 @@ def check_names(label: str, classes: tuple[str, ...]) -> None:
         raise InputError(f"label {label!r}: expected 2 to {MAX_CLASSES} classes, found {len(classes)}")
 
 
-def read_document(text: str | bytes, where: str) -> TrunkDocument | BranchDocument:
+def read_document(text: str | bytes, where: str) -> TrunkDocument | BranchDocument | SegmenterDocument:
     """The document of a checkpoint or part.
 
     Raises:
@@ -326,20 +305,6 @@ def read_document(text: str | bytes, where: str) -> TrunkDocument | BranchDocume
         return TrunkDocument.from_dict(value, where)
     if kind == "branch":
         return BranchDocument.from_dict(value, where)
-    raise PlanCorrupt(f"{where}.kind: expected 'trunk' or 'branch', found {kind!r:.80}")
-
-
-def _start(value: Any, where: str, kind: str) -> Fields:
-    fields = Fields(value, where)
-    fields.choice("kind", (kind,))
-    version = fields.integer("version", 0, _MAX_COUNT)
-    if version != DOCUMENT_VERSION:
-        raise PlanVersionError(
-            f"{where}: expected document version {DOCUMENT_VERSION}, found {version}; "
-            f"export it again, or install the graftsdk that wrote it"
-        )
-    return fields
-
-
-def _any_number(value: Any, where: str) -> float:
-    return Fields({"value": value}, where).number("value", -1e12, 1e12)
+    if kind == "segmenter":
+        return SegmenterDocument.from_dict(value, where)
+    raise PlanCorrupt(f"{where}.kind: expected 'trunk', 'branch' or 'segmenter', found {kind!r:.80}")
