@@ -28,7 +28,7 @@ class Instances:
         boxes: float32[N, 4], xyxy in pixels of the image, half-open, inside the image, each with an area.
         scores: float32[N], 0..1.
         masks: N BoxMasks that each cover at least one pixel of the image, or None where the network gives none.
-            A mask's extent is its box: nothing of it lies outside.
+            A mask's extent is its box, rounded out to the cells or pixels that the network gives masks in.
         truncated: True where more were found than the segmenter's `max_persons`.
     """
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from graftsdk.errors import InputError
 from graftsdk.segment.base import Adapter
+from graftsdk.segment.maskrcnn import MaskRcnnAdapter
 from graftsdk.segment.shapes import Match, Shapes, Size, show
 from graftsdk.segment.yolact import YolactAdapter
 from graftsdk.segment.yolo import YoloAdapter
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ADAPTERS", "SegmenterFields", "open_adapter", "recognise"]
 
-ADAPTERS: Mapping[str, type[Adapter]] = {adapter.family: adapter for adapter in (YoloAdapter, YolactAdapter)}
+_CLASSES: tuple[type[Adapter], ...] = (YoloAdapter, YolactAdapter, MaskRcnnAdapter)
+ADAPTERS: Mapping[str, type[Adapter]] = {adapter.family: adapter for adapter in _CLASSES}
 
 _SAY_SIZE = "segmenter_size=(H, W) (--segmenter-size H W)"
 
