@@ -16,5 +16,7 @@ setup(
         "graftsdk.plan",
         "graftsdk.preprocess",
         "graftsdk.segment",
+        "graftsdk.training",
+        "graftsdk.training.synthetic",
     ],
 )

@@ -32,7 +32,7 @@ def trunk_part(trunk: Trunk) -> tuple[Part, TrunkDocument]:
         InputError: weights that are not float32.
     """
     model = trunk_graph(trunk)
-    _fill(model, trunk, {}, "trunk")
+    fill_weights(model, trunk, {}, "trunk")
     macs, parameters = trunk_cost(trunk)
     return part_from_model(model, "trunk"), replace(trunk.document(), exported=ExportedTrunk(macs, parameters))
 
@@ -41,11 +41,11 @@ def branch_part(branch: Branch) -> Part:
     """The branch as a part: softmax(logits / temperature) inside. Raises as `trunk_part`, naming the label too."""
     model = branch_graph(branch)
     temperature = np.array(branch.temperature, np.float32)
-    _fill(model, branch, {TEMPERATURE: temperature}, f"label {branch.label!r}")
+    fill_weights(model, branch, {TEMPERATURE: temperature}, f"label {branch.label!r}")
     return part_from_model(model, "branch")
 
 
-def _fill(model: ir.Model, module: nn.Module, more: dict[str, _Array], where: str) -> None:
+def fill_weights(model: ir.Model, module: nn.Module, more: dict[str, _Array], where: str) -> None:
     """Give the graph's open initialisers their values and fold BatchNorm. Requires: names as in the state dict."""
     weights = {name: _array(name, tensor, where) for name, tensor in _tensors(module)} | more
     for name, value in model.graph.initializers.items():

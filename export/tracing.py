@@ -12,22 +12,27 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import nn
 
 from graftsdk.errors import UnsupportedOp
 from graftsdk.export.simplify import simplify
-from graftsdk.models import Branch, Trunk
+from graftsdk.models import Branch, Trunk, Yolact
 from graftsdk.models.backbones import backbone
 from graftsdk.models.structure import tap_shapes, trunk_modules
 from graftsdk.plan import CropSpec
 from graftsdk.plan.onnx_part import IR_VERSION, OPSET
 
-__all__ = ["TEMPERATURE", "branch_graph", "trunk_graph"]
+__all__ = ["TEMPERATURE", "YOLACT_INPUT", "YOLACT_OUTPUTS", "branch_graph", "trunk_graph", "yolact_graph"]
 
 TEMPERATURE = "temperature"
+YOLACT_INPUT = "images"
+PRIORS = "priors"
+YOLACT_OUTPUTS = ("loc", "conf", "mask", PRIORS, "proto")
 _TRACED_BATCH = 2  # a traced batch of 1 would be taken for a constant
 _MAX_BATCH = 1024
 
@@ -57,6 +62,18 @@ class _Scores(nn.Module):
         return torch.softmax(self.body(x) / self.temperature, 1)
 
 
+class _Instances(nn.Module):
+    """Images -> what YOLACT's decoding reads, but for the priors."""
+
+    def __init__(self, body: Yolact) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = self.body(x)
+        return found.loc, torch.softmax(found.conf, -1), found.mask, found.proto
+
+
 def trunk_graph(trunk: Trunk) -> ir.Model:
     """The trunk's graph, `crops` -> `tap_0`..`tap_B`; its initialisers are named as in its state dict, without values.
 
@@ -81,6 +98,29 @@ def branch_graph(branch: Branch) -> ir.Model:
         where = f"label {branch.label!r}"
         _BRANCHES[key] = _trace(_Scores(branch.skeleton()), shape, "tap", ["scores"], where)
     return _BRANCHES[key].clone()
+
+
+def yolact_graph(model: Yolact, priors: np.ndarray[Any, Any]) -> ir.Model:
+    """The segmenter's graph, `images` -> YOLACT_OUTPUTS; as `trunk_graph`, but for the priors, which it holds.
+
+    Args:
+        priors: float32[P, 4], given out with every image, so that a file tells how it is decoded.
+
+    Raises:
+        UnsupportedOp: an operator that has no exact form in ONNX; names it.
+    """
+    shape = (3, *model.document().input_size)
+    names = [name for name in YOLACT_OUTPUTS if name != PRIORS]
+    traced = _trace(_Instances(model.skeleton()), shape, YOLACT_INPUT, names, "segmenter")
+    graph, tensor = traced.graph, ir.Tensor(priors, name=f"{PRIORS}.boxes")
+    held = ir.Value(name=tensor.name, shape=ir.Shape(priors.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.initializers.add(held)
+    node = ir.node("Identity", [held])
+    given = node.outputs[0]
+    given.name, given.shape, given.type = PRIORS, held.shape, held.type
+    graph.append(node)
+    graph.outputs.insert(YOLACT_OUTPUTS.index(PRIORS), given)
+    return traced
 
 
 _BRANCHES: dict[tuple[object, ...], ir.Model] = {}  # graphs without weights: a few kilobytes each
