@@ -12,6 +12,7 @@ try:
     from graftsdk.models.torchvision_weights import import_torchvision
     from graftsdk.models.trunk import Trunk
     from graftsdk.models.yolact import Yolact, YolactOutputs
+    from graftsdk.models.yolact_import import import_yolact
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("torch", "torchvision"):
         raise
@@ -28,6 +29,7 @@ __all__ = [
     "backbone",
     "branch_cost",
     "import_torchvision",
+    "import_yolact",
     "register_backbone",
     "register_pooling",
     "registered_backbones",

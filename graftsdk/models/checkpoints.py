@@ -107,7 +107,7 @@ def _check_header(data: bytes, where: str) -> dict[str, str]:
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and data[8:9] != b"{":
         raise PlanCorrupt(
             f"{where}: expected safetensors, found a pickle or zip archive (a .pth file?), which is never read; "
-            f"graftsdk import torchvision makes a checkpoint of torchvision's weights"
+            f"graftsdk import makes a checkpoint of torchvision's or YOLACT's weights"
         )
     if len(data) < 8:
         raise PlanTruncated(f"{where}: expected safetensors, found a file of {len(data)} bytes")

@@ -24,7 +24,7 @@ from graftsdk.models.structure import place, tap_shapes, trunk_modules
 from graftsdk.plan.cropspec import CropSpec
 from graftsdk.plan.documents import DOCUMENT_KEY, Provenance, TrunkDocument
 
-__all__ = ["Trunk", "torchvision_tensors", "without_classifier"]
+__all__ = ["Trunk", "torchvision_tensors", "with_counters", "without_classifier"]
 
 DEFAULT_SIZE = (299, 299)  # the paper's
 _HALF = (0.5, 0.5, 0.5)  # torchvision's InceptionV3 weights want 2u - 1, u = pixel / 255 (its transform_input)
@@ -221,12 +221,16 @@ def torchvision_tensors(found: Backbone, path: str | os.PathLike[str]) -> dict[s
 
 
 def without_classifier(found: Backbone, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Torchvision's state dict without what is no part of a trunk.
+    """Torchvision's state dict without what is no part of a trunk, counters filled in."""
+    return with_counters({name: tensor for name, tensor in tensors.items() if not name.startswith(found.classifier)})
 
-    Weights from before torch 0.4.1 lack BatchNorm's `num_batches_tracked`, which nothing reads in eval mode: 0 is
-    filled in, as torch itself does.
+
+def with_counters(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict with BatchNorm's `num_batches_tracked`, which weights from before torch 0.4.1 lack.
+
+    Nothing reads it in eval mode: 0 is filled in, as torch itself does.
     """
-    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(found.classifier)}
+    own = dict(tensors)
     for name in [name for name in own if name.endswith(".running_mean")]:
         own.setdefault(name.removesuffix("running_mean") + "num_batches_tracked", torch.tensor(0))
     return own

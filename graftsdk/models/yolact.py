@@ -33,7 +33,7 @@ from graftsdk.models.yolact_layers import (
 from graftsdk.plan.documents import Provenance
 from graftsdk.plan.segmenter_document import SegmenterDocument, default_scales
 
-__all__ = ["Yolact", "YolactOutputs"]
+__all__ = ["Yolact", "YolactOutputs", "check_document"]
 
 DEFAULT_SIZE = (550, 550)
 
@@ -133,9 +133,11 @@ class Yolact(nn.Module):
             document = SegmenterDocument(
                 arch, width, size, scales, tuple(classes), channels, prototypes, tuple(aspect_ratios), square_priors
             )
-            document = SegmenterDocument.from_dict(document.to_dict(), "segmenter")
-        except (PlanError, TypeError, IndexError) as error:
-            raise InputError(str(error)) from error
+        except (TypeError, IndexError) as error:
+            raise InputError(
+                f"segmenter: expected input_size (H, W) and lists of classes, scales and aspect_ratios, found {error}"
+            ) from error
+        document = check_document(document)
         if weights is not None and width != 1.0:
             raise InputError(f"width: expected 1 together with weights, found {width}; torchvision has none narrower")
         model, found, bits = cls(document), backbone(document.arch), RandomBits(seed)
@@ -235,3 +237,11 @@ class Yolact(nn.Module):
                 priors[..., index, 3] = (scale * root if self.square_priors else scale / root) / height
             levels.append(priors.reshape(-1, 4))
         return torch.from_numpy(np.concatenate(levels).astype(np.float32))
+
+
+def check_document(document: SegmenterDocument) -> SegmenterDocument:
+    """The document as a file would give it back. For callers' arguments: raises InputError where none would take it."""
+    try:
+        return SegmenterDocument.from_dict(document.to_dict(), "segmenter")
+    except PlanError as error:
+        raise InputError(str(error)) from error

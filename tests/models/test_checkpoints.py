@@ -24,7 +24,7 @@ from graftsdk.errors import (
 )
 from graftsdk.models import Branch, Trunk, import_torchvision
 from graftsdk.models.checkpoints import read_checkpoint, write_checkpoint
-from graftsdk.models.torchvision_weights import _check_torch, _state_dict
+from graftsdk.models.pth import check_torch, state_dict
 from graftsdk.plan.cropspec import CropSpec
 from graftsdk.plan.documents import Provenance, TrunkDocument
 
@@ -286,7 +286,7 @@ def test_a_pickle_is_refused_and_not_run(zipped: bool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrap", [dict, lambda t: {"state_dict": t, "epoch": 3}, lambda t: {"model": t}])
 def test_where_a_pth_holds_its_state_dict(wrap: Callable[[Any], Any]) -> None:
-    assert list(_state_dict(wrap({"conv1.weight": torch.zeros(2)}), "w.pth")) == ["conv1.weight"]
+    assert list(state_dict(wrap({"conv1.weight": torch.zeros(2)}), "w.pth")) == ["conv1.weight"]
 
 
 def test_import_torchvision(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_import_refuses(content: Any, message: str, tmp_path: Path) -> None:
 
 
 def test_import_needs_torch_2_10() -> None:
-    _check_torch("2.10.0+cpu")
-    _check_torch("3.0")
+    check_torch("2.10.0+cpu")
+    check_torch("3.0")
     with pytest.raises(ImportError, match="torch >= 2.10 to read a .pth, found 2.9.1"):
-        _check_torch("2.9.1")
+        check_torch("2.9.1")
