@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from graftsdk.errors import MissingDependency, PlanCorrupt
-from graftsdk.models.checkpoints import read_regular
+from graftsdk.errors import MissingDependency, PlanCorrupt, PlanLimitError
+from graftsdk.models.checkpoints import MAX_FILE_BYTES, read_regular
 
 __all__ = ["check_torch", "read_pth", "state_dict"]
 
@@ -24,7 +24,7 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     Only tensors are unpickled (`weights_only=True`, no fallback).
 
     Raises:
-        PlanPathError, PlanLimitError, PlanCorrupt: no readable file, a larger one, or not such a state dict.
+        PlanPathError, PlanLimitError, PlanCorrupt: no readable file, more than 4 GiB, or not such a state dict.
         MissingDependency: torch is older than 2.10.
     """
     check_torch(torch.__version__)
@@ -52,15 +52,22 @@ def check_torch(version: str) -> None:
 
 
 def state_dict(content: Any, where: str) -> dict[str, torch.Tensor]:
-    """Names and dense tensors in what was unpickled. Raises PlanCorrupt, naming `where`."""
+    """Names and dense tensors in what was unpickled. Raises PlanCorrupt or PlanLimitError, naming `where`."""
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content:
         raise PlanCorrupt(f"{where}: expected a state dict, found {type(content).__name__}")
     for name, tensor in content.items():
-        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or not _is_dense(tensor):
             raise PlanCorrupt(
                 f"{where}: expected names with dense tensors, found {name!r:.80}: {type(tensor).__name__}"
             )
+    total = sum(tensor.numel() * tensor.element_size() for tensor in content.values())
+    if total > MAX_FILE_BYTES:  # a few stored bytes can be seen as any shape
+        raise PlanLimitError(f"{where}: expected at most {MAX_FILE_BYTES} bytes of tensors, found {total}")
     return {name: tensor.detach().contiguous().clone() for name, tensor in content.items()}
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized

@@ -25,7 +25,9 @@ ARCHS = {
     ),
     "resnet18": (partial(models.resnet18, weights=None), 64, 8),
     "resnet50": (partial(models.resnet50, weights=None), 64, 16),
+    "resnet101": (partial(models.resnet101, weights=None), 64, 33),
     "mobilenet_v3_large": (partial(models.mobilenet_v3_large, weights=None), 64, 16),
+    "mobilenet_v3_small": (partial(models.mobilenet_v3_small, weights=None), 64, 12),
 }
 
 
@@ -61,7 +63,7 @@ def test_scores_and_blocks_are_torchvisions(arch: str) -> None:
     assert not trunk.training
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "resnet50", "mobilenet_v3_large"])
+@pytest.mark.parametrize("arch", sorted(ARCHS.keys() - {"inception_v3"}))
 def test_damped_layers_close_every_residual_branch(arch: str) -> None:
     expected = set()
     for name, module in ARCHS[arch][0]().named_modules():
@@ -74,7 +76,7 @@ def test_damped_layers_close_every_residual_branch(arch: str) -> None:
     assert set(backbone(arch).damped) == expected
 
 
-@pytest.mark.parametrize("arch", ["inception_v3", "resnet18", "mobilenet_v3_large"])
+@pytest.mark.parametrize("arch", ["inception_v3", "resnet18", "mobilenet_v3_large", "mobilenet_v3_small"])
 def test_signs_of_taps(arch: str) -> None:
     trunk = Trunk.create(arch, (75, 75), width=0.25)
     with torch.no_grad():
@@ -96,7 +98,9 @@ def test_least_inputs_of_inception_v3() -> None:
 
 def test_registry() -> None:
     assert registered_backbones()[:1] <= ("inception_v3",)
-    with pytest.raises(InputError, match="expected one of inception_v3, mobilenet_v3_large, resnet18, resnet50"):
+    with pytest.raises(
+        InputError, match="expected one of inception_v3, mobilenet_v3_large, mobilenet_v3_small, resnet101, resnet18"
+    ):
         backbone("vgg16")
     known = backbone("resnet18")
     assert register_backbone(known) is known

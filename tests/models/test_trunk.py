@@ -72,6 +72,9 @@ def test_random_bits_are_golden() -> None:
         ("resnet50", 0.25, SIZE),
         ("mobilenet_v3_large", 1.0, SIZE),
         ("mobilenet_v3_large", 0.25, SIZE),
+        ("mobilenet_v3_small", 1.0, SIZE),
+        ("mobilenet_v3_small", 0.5, SIZE),
+        ("resnet101", 0.25, SIZE),
     ],
 )
 def test_random_trunks_are_well_scaled_and_their_scores_vary(arch: str, width: float, size: tuple[int, int]) -> None:
@@ -177,7 +180,7 @@ def test_torchvision_weights(tmp_path: Path) -> None:
     with pytest.raises(PlanCorrupt, match=r"expected the tensor 'layer1.0.conv3.weight'|expected the tensor 'layer1"):
         Trunk.create("resnet50", SIZE, weights=path)
     trunk.save(tmp_path / "own.safetensors")
-    with pytest.raises(InputError, match="use Trunk.load"):
+    with pytest.raises(InputError, match="found the graftsdk checkpoint .*read it with load"):
         Trunk.create("resnet18", SIZE, weights=tmp_path / "own.safetensors")
 
 
