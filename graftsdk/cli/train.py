@@ -1,0 +1,178 @@
+"""`graftsdk train`: networks learn from annotated images."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+from graftsdk.cli.output import HelpFormatter, print_json
+from graftsdk.text import one_line
+
+__all__ = ["configure", "run"]
+
+_DATA = """\
+data sets: a folder in COCO's layout (annotations/instances_X.json beside X/ or images/), one such JSON file, or
+Penn-Fudan's folder (PNGImages/ and PedMasks/). FOLDER:0.3 takes 30% of each epoch's images from that one.
+
+beside OUT.safetensors lie OUT.curve.csv and OUT.safetensors.state, from which --resume goes on after Ctrl-C or a kill.
+
+examples:
+  graftsdk train segmenter --data scenes/train --val scenes/val --minutes 30 -o segmenter.safetensors
+  graftsdk train segmenter --data PennFudanPed --val-split 0.25 --init segmenter.safetensors --minutes 20 -o mine.safetensors"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.description = "Train a network on annotated images. Needs the extra [train]."
+    parser.epilog = "example:\n  graftsdk train segmenter --help"
+    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
+    command = kinds.add_parser(
+        "segmenter",
+        help="YOLACT: persons, cut out at their pixels",
+        description=(
+            "Train a YOLACT segmenter and keep the checkpoint with the best mask AP on the validation images. Without "
+            "options of the network it is a small one for CPUs: ResNet-18 of width 0.35, 64 channels, 192x320."
+        ),
+        epilog=_DATA,
+        formatter_class=HelpFormatter,
+    )
+    _add_data(command)
+    _add_length(command)
+    _add_network(command)
+    _add_learning(command)
+    parser.set_defaults(run=run)
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("data and output").add_argument
+    add("--data", required=True, nargs="+", metavar="FOLDER", help="what it learns from; several are mixed")
+    add("--val", nargs="+", default=[], metavar="FOLDER", help="what it is evaluated on")
+    add("--val-split", type=float, metavar="SHARE", help="instead: hold out this share of the data, chosen by name")
+    add("-o", "--output", required=True, metavar="OUT", help="the checkpoint, .safetensors")
+    add("--resume", action="store_true", help="go on from the state of the same training, where there is one")
+    add("--plot", metavar="PICTURE", help="draw the curve (.png, .svg, .pdf), anew at each evaluation")
+    add("--quiet", action="store_true", help="no progress bar")
+    add("--json", action="store_true", help="print the result as JSON")
+
+
+def _add_length(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("length; what comes first ends it, rates follow it")
+    group.add_argument("--minutes", type=float, metavar="M", help="of training and evaluation, over all resumed runs")
+    group.add_argument("--epochs", type=float, metavar="N", help="times all images")
+    group.add_argument("--steps", type=int, metavar="N", help="batches")
+    group.add_argument("--eval-minutes", type=float, metavar="M", help="between evaluations; default 5")
+    group.add_argument("--eval-every", type=float, metavar="N", dest="eval_epochs", help="epochs between them, instead")
+    group.add_argument("--eval-images", type=int, metavar="N", help="at most, on the way; default 200. All at the end")
+
+
+def _add_network(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("network; by default that of --init where it is given")
+    add = group.add_argument
+    add("--init", metavar="FILE", help="a segmenter's checkpoint to start from")
+    add("--backbone-weights", metavar="FILE", help="of the backbone, torchvision's layout, .safetensors")
+    add("--preset", choices=["small", "yolact"], help="yolact: the original's ResNet-50, 550x550, square priors")
+    add("--arch", help="resnet18, resnet50, resnet101, mobilenet_v3_large ...")
+    add("--width", type=float, metavar="X", help="share of the backbone's channels, above 0, at most 1")
+    add("--channels", type=int, metavar="N", help="of FPN, protonet and head")
+    add("--prototypes", type=int, metavar="N", help="masks that are combined")
+    add("--size", type=int, nargs=2, metavar=("H", "W"), help="of the input, pixels; images are stretched to it")
+    add("--classes", nargs="+", metavar="NAME", help="categories of the data, without background; default: person")
+    add("--scales", type=float, nargs=5, metavar="S", help="of the priors of P3..P7, pixels of the input")
+    add("--aspect-ratios", type=float, nargs="+", metavar="R", help="of the priors, width : height")
+    add(
+        "--square-priors",
+        action=argparse.BooleanOptionalAction,
+        help="as high as wide whatever the ratio, as in the original",
+    )
+
+
+def _add_learning(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("learning")
+    add = group.add_argument
+    add("--batch", type=int, metavar="N", help="images a step; default 16")
+    add("--learning-rate", type=float, metavar="X", help="of SGD after warm-up; default 0.01")
+    add("--schedule", choices=["cosine", "step"], help="default cosine; step: the paper's")
+    add("--warmup", type=int, metavar="N", help="steps; default 300")
+    add("--weight-decay", type=float, metavar="X", help="default 5e-4")
+    add("--ema", type=float, metavar="X", help="greatest decay of the averaged weights; default 0.998, 0: none")
+    add("--copy-paste", type=float, metavar="P", help="probability of persons from another image; default 0.3")
+    add(
+        "--mixed-sizes", action=argparse.BooleanOptionalAction, help="batches of sizes around the input's; default: yes"
+    )
+    add("--freeze-norm", action=argparse.BooleanOptionalAction, help="default: with --init below 6 images a batch")
+    add(
+        "--precision",
+        choices=["float32", "bfloat16"],
+        help="of the forward pass; default: bfloat16 where the CPU has AMX, and on a GPU",
+    )
+    add("--seed", type=int, metavar="N", help="of weights, order and augmentation; default 0")
+    add("--save-seconds", type=float, metavar="S", help="between two writings of the state; default 120")
+    add("--workers", type=int, metavar="N", help="processes that load images; default 1")
+    add("--threads", type=int, metavar="N", help="of torch; default: torch's choice")
+    add("--device", help="cpu (default) or cuda")
+
+
+_NETWORK = ("arch", "width", "channels", "prototypes", "aspect_ratios", "square_priors", "classes", "scales")
+_LEARNING = (
+    *(
+        "batch",
+        "steps",
+        "epochs",
+        "minutes",
+        "learning_rate",
+        "schedule",
+        "warmup",
+        "weight_decay",
+        "ema",
+        "copy_paste",
+    ),
+    *("mixed_sizes", "freeze_norm", "precision", "seed", "eval_minutes", "eval_epochs", "eval_images", "save_seconds"),
+    *("workers", "threads", "device"),
+)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; always 0."""
+    from graftsdk.training import SegmenterOptions, train_segmenter
+
+    given = {name: getattr(args, name) for name in _LEARNING if getattr(args, name) is not None}
+    report = train_segmenter(
+        args.data,
+        args.output,
+        SegmenterOptions(_network(args), **given),
+        val=args.val,
+        val_split=args.val_split,
+        init=args.init,
+        weights=args.backbone_weights,
+        resume=args.resume,
+        plot=args.plot,
+        progress=not args.quiet,
+    )
+    ap = report.ap
+    if args.json:
+        scores = None if ap is None else {"ap": ap.ap, "ap50": ap.ap50, "ap75": ap.ap75, "images": ap.images}
+        print_json({"path": str(report.path), "steps": report.steps, "seconds": report.seconds, "mask_ap": scores})
+    else:
+        judged = "" if ap is None else f"; mask AP {ap.ap:.3f}, AP50 {ap.ap50:.3f} on {ap.images} images"
+        print(f"{one_line(str(report.path))}: {report.steps} steps, {report.seconds / 60:.1f} minutes{judged}")
+    return 0
+
+
+def _network(args: argparse.Namespace) -> Any:
+    """Of the preset or of the checkpoint to start from, with what was given in its place."""
+    from graftsdk.training import NetworkOptions
+    from graftsdk.training.segmenter_options import YOLACT_PRESET
+
+    base = YOLACT_PRESET if args.preset == "yolact" else NetworkOptions()
+    if args.init is not None and args.preset is None:
+        from graftsdk.models import Yolact
+
+        document = Yolact.load(args.init).document()
+        base = NetworkOptions(**{name: getattr(document, name) for name in NetworkOptions.__dataclass_fields__})
+    given: dict[str, Any] = {name: getattr(args, name) for name in _NETWORK if getattr(args, name) is not None}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    if args.size is not None:
+        given["input_size"] = tuple(args.size)
+        given.setdefault("scales", None)  # they follow the size
+    return replace(base, **given)

@@ -1,0 +1,59 @@
+"""Training in torch: segmenters on COCO's and Penn-Fudan's layout, drawn scenes. Needs `[train]`.
+
+The names below are loaded when they are first used: `graftsdk.training.synthetic` draws its scenes without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from graftsdk.errors import MissingDependency
+
+if TYPE_CHECKING:
+    from graftsdk.training.datasets import AnnotatedImage, Annotation, ImageSet, open_image_set
+    from graftsdk.training.mask_ap import MaskAP
+    from graftsdk.training.segmenter import TrainingReport, train_segmenter
+    from graftsdk.training.segmenter_options import NetworkOptions, SegmenterOptions
+
+__all__ = [
+    "AnnotatedImage",
+    "Annotation",
+    "ImageSet",
+    "MaskAP",
+    "NetworkOptions",
+    "SegmenterOptions",
+    "TrainingReport",
+    "open_image_set",
+    "train_segmenter",
+]
+
+_HOMES = {
+    "AnnotatedImage": "graftsdk.training.datasets",
+    "Annotation": "graftsdk.training.datasets",
+    "ImageSet": "graftsdk.training.datasets",
+    "MaskAP": "graftsdk.training.mask_ap",
+    "NetworkOptions": "graftsdk.training.segmenter_options",
+    "SegmenterOptions": "graftsdk.training.segmenter_options",
+    "TrainingReport": "graftsdk.training.segmenter",
+    "open_image_set": "graftsdk.training.datasets",
+    "train_segmenter": "graftsdk.training.segmenter",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'graftsdk.training' has no attribute {name!r}")
+    try:
+        value = getattr(import_module(home), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("torch", "torchvision", "pycocotools"):
+            raise
+        raise MissingDependency(f"graftsdk.training needs {error.name}: pip install 'graftsdk[train]'") from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,486 @@
+"""Training of a segmenter: steps, averaged weights, evaluations, the best checkpoint, a state to go on from."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from graftsdk.errors import InputError, NonFiniteOutput
+from graftsdk.files import check_target
+from graftsdk.models import Yolact
+from graftsdk.plan import Provenance
+from graftsdk.segment.yolact import MEAN, STD
+from graftsdk.text import counted
+from graftsdk.training.batches import Batch, EpochOrder, TrainingImages, load_batches
+from graftsdk.training.curve import check_plot, curve_path, plot_curve, write_curve
+from graftsdk.training.datasets import AnnotatedImage, ImageSet, open_image_set, parse_share, split_by_name
+from graftsdk.training.learning_rate import Length, rate
+from graftsdk.training.mask_ap import MaskAP
+from graftsdk.training.segmenter_eval import evaluate
+from graftsdk.training.segmenter_losses import Losses, segmenter_losses
+from graftsdk.training.segmenter_options import NetworkOptions, SegmenterOptions
+from graftsdk.training.training_state import Progress, read_state, restore, state_path, write_state
+
+__all__ = ["TrainingReport", "train_segmenter"]
+
+MOMENTUM = 0.9
+FEW = 6  # images a batch; below it BatchNorm's statistics are too poor to change what was learned from many
+_NO_END = 10**9
+_logger = logging.getLogger("graftsdk")
+
+Folder = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What came out.
+
+    Attributes:
+        path: of the checkpoint.
+        steps: taken, over all runs.
+        seconds: of training and evaluation, over all runs.
+        ap: of the checkpoint on all validation images; None without any.
+    """
+
+    path: Path
+    steps: int
+    seconds: float
+    ap: MaskAP | None
+
+
+def train_segmenter(
+    data: Sequence[Folder],
+    output: Folder,
+    options: SegmenterOptions,
+    *,
+    val: Sequence[Folder] = (),
+    val_split: float | None = None,
+    init: Folder | None = None,
+    weights: Folder | None = None,
+    resume: bool = False,
+    plot: Folder | None = None,
+    progress: bool = True,
+) -> TrainingReport:
+    """A trained segmenter as a checkpoint, the best of the evaluated ones by mask AP, or the last without validation.
+
+    Beside `output` lie its curve (`OUT.curve.csv`) and its state (`OUT.safetensors.state`). Everything is read and
+    checked before the first step. Ctrl-C ends the step, saves the state and raises KeyboardInterrupt. On one machine
+    and with the same number of threads a resumed run gives the weights of an uninterrupted one, bit by bit, where
+    `steps` or `epochs` end it; with `minutes` the clock decides on rates, which differ from run to run.
+
+    Args:
+        data: folders of annotated images; "FOLDER:0.3" takes 30% of each epoch's images from that one.
+        output: the checkpoint, .safetensors.
+        val: folders of images to evaluate on.
+        val_split: in place of `val`: this share of `data`'s images is held out, chosen by name.
+        init: a segmenter's checkpoint to start from; tensors of other shapes start anew.
+        weights: of the backbone, in torchvision's layout (safetensors).
+        resume: go on from the state, where there is one.
+        plot: a picture of the curve, drawn anew at each evaluation.
+        progress: show a bar.
+
+    Raises:
+        InputError, DecodeError: data or options that cannot be used.
+        PlanError: `init`, `weights` or the state cannot be read, or `output` cannot be written.
+        MissingDependency: matplotlib for `plot`.
+        NonFiniteOutput: the loss is infinite or NaN.
+    """
+    target = Path(output)
+    for path in (target, state_path(target), curve_path(target)):
+        check_target(path)
+    if plot is not None:
+        check_plot(plot)
+    sets, shares, held_out = _open(data, val, val_split, options.network.classes)
+    order = EpochOrder(
+        [(len(images), share) for images, share in zip(sets, shares, strict=True)],
+        options.batch,
+        options.sizes(),
+        options.copy_paste,
+        options.seed,
+    )
+    with _threads(options.threads), _stop_asked() as stop:
+        run = _Run(target, options, sets, shares, held_out, order, init, weights, resume, plot)
+        run.train(stop, progress)
+        return run.finish()
+
+
+def _open(
+    data: Sequence[Folder], val: Sequence[Folder], val_split: float | None, classes: Sequence[str]
+) -> tuple[list[ImageSet], list[float | None], list[AnnotatedImage]]:
+    """(the sets to learn from, their shares, the images to evaluate on)."""
+    if not data:
+        raise InputError("data: expected a folder of annotated images, found none")
+    if val and val_split is not None:
+        raise InputError("validation: expected val or val_split, found both")
+    named = [parse_share(os.fspath(entry)) for entry in data]
+    sets = [open_image_set(path, classes) for path, _ in named]
+    held_out: list[AnnotatedImage] = []
+    if val_split is not None:
+        split = [split_by_name(images, val_split) for images in sets]
+        sets = [rest for rest, _ in split]
+        held_out = [image for _, held in split for image in held.images]
+    opened = [open_image_set(path, classes) for path in val]
+    held_out += [image for images in opened for image in images.images]
+    for images in (*sets, *opened):
+        _logger.info("%s", images.summary())
+        for note in images.notes:
+            _logger.info("%s", note)
+    if not any(images.instances for images in sets):
+        raise InputError(f"data: expected instances of {', '.join(classes)}, found none in {sets[0].name}")
+    if (val or val_split is not None) and not any(not a.crowd for image in held_out for a in image.annotations):
+        raise InputError(f"validation: expected instances of {', '.join(classes)}, found none")
+    return sets, [share for _, share in named], held_out
+
+
+class _Run:
+    """One training from its state on."""
+
+    def __init__(
+        self,
+        target: Path,
+        options: SegmenterOptions,
+        sets: Sequence[ImageSet],
+        shares: Sequence[float | None],
+        held_out: Sequence[AnnotatedImage],
+        order: EpochOrder,
+        init: Folder | None,
+        weights: Folder | None,
+        resume: bool,
+        plot: Folder | None,
+    ) -> None:
+        self._target, self._options, self._order, self._plot = target, options, order, plot
+        self._images, self._held_out = TrainingImages(sets), held_out
+        self._digests = tuple(dict.fromkeys(images.digest for images in sets))
+        self._lasting = {
+            **options.lasting(),
+            "data": [[images.digest, len(images), share] for images, share in zip(sets, shares, strict=True)],
+        }
+        self._device = torch.device(options.device)
+        self._low = options.precision == "bfloat16" or (options.precision is None and _quick_bfloat16(self._device))
+        self._model = _start(options, init, weights)
+        pretrained = init is not None or weights is not None
+        frozen = options.freeze_norm
+        self._frozen = pretrained and options.batch < FEW if frozen is None else frozen
+        self._model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._ema = AveragedModel(self._model, multi_avg_fn=_ema(options.ema), use_buffers=True)
+        self._optimizer = torch.optim.SGD(
+            self._model.parameters(), options.learning_rate, MOMENTUM, weight_decay=options.weight_decay, foreach=True
+        )
+        self._length = Length.of(options, order.steps)
+        self._progress = Progress()
+        self._meter = _Meter()
+        self._priors: dict[tuple[int, int], torch.Tensor] = {}
+        self._ap: MaskAP | None = None
+        self._state = state_path(target)
+        self._resume(resume)
+
+    def _resume(self, resume: bool) -> None:
+        if not self._state.exists():
+            if resume:
+                _logger.info("%s: no state of a training there; it starts from the beginning", self._state)
+            return
+        if not resume:
+            if not read_state(self._state)[0].finished:
+                raise InputError(
+                    f"{self._state}: expected none, found the state of an unfinished training; resume it, or delete it"
+                )
+            return
+        progress, lasting, averaged, tensors = read_state(self._state)
+        wanted = {**self._lasting}
+        differing = [
+            name for name in sorted(wanted.keys() | lasting.keys()) if _plain(wanted.get(name)) != lasting.get(name)
+        ]
+        if differing:
+            raise InputError(
+                f"{self._state}: expected the options and data of the training it is of, found other "
+                f"{', '.join(differing)}; give the former ones, or start anew without it"
+            )
+        restore(self._state, tensors, averaged, self._model, self._ema, self._optimizer)
+        self._progress = replace(progress, finished=False)
+        _logger.info("%s: goes on after step %d, %.1f minutes", self._state, progress.step, progress.seconds / 60)
+
+    def train(self, stop: threading.Event, bar: bool) -> None:
+        """All steps that are left."""
+        progress, options = self._progress, self._options
+        last = _NO_END if self._length.steps is None else self._length.steps
+        if self._over():
+            return
+        self._save()  # a kill at any moment finds a state
+        started, before, saved = time.monotonic(), progress.seconds, time.monotonic()
+        loader = load_batches(self._images, self._order, progress.step, last, options.workers)
+        total = self._length.steps
+        with tqdm(total=total, initial=progress.step, unit="step", disable=not bar, dynamic_ncols=True) as line:
+            batches = iter(loader)
+            while not self._over():
+                began = time.perf_counter()
+                losses = self._step(next(batches))
+                progress.seconds = before + time.monotonic() - started
+                self._meter.add(losses, time.perf_counter() - began)
+                line.update()
+                if progress.step % 10 == 0:
+                    line.set_postfix_str(self._told())
+                if stop.is_set():
+                    self._save()
+                    _logger.info("stopped after step %d; %s goes on with resume", progress.step, self._state)
+                    raise KeyboardInterrupt
+                if self._evaluation_due() and not self._over():
+                    self._evaluate(self._held_out[: options.eval_images])
+                    progress.seconds = before + time.monotonic() - started
+                    progress.evaluated = progress.seconds, progress.step
+                    self._save()
+                    saved = time.monotonic()
+                elif time.monotonic() - saved > options.save_seconds:
+                    self._save()
+                    saved = time.monotonic()
+            line.set_postfix_str(self._told())
+
+    def _over(self) -> bool:
+        return self._length.done(self._progress.step, self._progress.seconds) >= 1.0
+
+    def _step(self, batch: Batch) -> tuple[float, ...]:
+        """One step of SGD; its losses: all, box, confidence, mask, semantic."""
+        options, step = self._options, self._progress.step
+        self._model.train()
+        if self._frozen:
+            _freeze_norm(self._model)
+        done = self._length.done(step, self._progress.seconds)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate(options, step, done, self._length)
+        images = normalised(batch.images.to(self._device))
+        size = (images.shape[2], images.shape[3])
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._low):
+            outputs = self._model(images)
+        generator = torch.Generator().manual_seed(options.seed * 2**31 + step)
+        if size not in self._priors:
+            self._priors[size] = self._model.priors(size)
+        losses = segmenter_losses(outputs, self._priors[size], batch.truths, generator)
+        total = losses.total()
+        values = _values(losses, total)
+        if not all(value < float("inf") for value in values):  # NaN fails too
+            raise NonFiniteOutput(
+                f"loss of step {step}: expected finite values, found {values}; train with a lower learning rate"
+            )
+        self._optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._model.parameters(), options.clip)
+        self._optimizer.step()
+        self._ema.update_parameters(self._model)
+        self._progress.step += 1
+        return values
+
+    def _evaluation_due(self) -> bool:
+        options, progress = self._options, self._progress
+        if not self._held_out:
+            return False
+        seconds, step = progress.evaluated
+        if options.eval_epochs is not None:
+            return progress.step - step >= max(1, round(options.eval_epochs * self._order.steps))
+        return progress.seconds - seconds >= 60 * options.eval_minutes
+
+    def _evaluate(self, images: Sequence[AnnotatedImage]) -> None:
+        """Judge the averaged weights, and keep them where they are the best so far."""
+        averaged = self._averaged()
+        self._ap = evaluate(averaged, images)
+        if self._ap.ap > self._progress.best:
+            self._progress.best = self._ap.ap
+            self._save_checkpoint(averaged, self._ap)
+        self._row(self._ap)
+
+    def _averaged(self) -> Yolact:
+        averaged = self._ema.module
+        assert isinstance(averaged, Yolact)
+        averaged.eval()
+        return averaged
+
+    def _save_checkpoint(self, model: Yolact, ap: MaskAP | None) -> None:
+        metrics = {"steps": float(self._progress.step)}
+        if ap is not None:
+            metrics |= {"mask_ap": ap.ap, "mask_ap50": ap.ap50, "mask_ap75": ap.ap75, "images": float(ap.images)}
+        model.metrics = metrics
+        data = dict.fromkeys((*model.provenance.data, *self._digests))
+        model.provenance = Provenance(model.provenance.licence, model.provenance.author, tuple(data)[:256])
+        model.save(self._target)
+
+    def _row(self, ap: MaskAP | None) -> None:
+        progress = self._progress
+        row = {
+            "step": float(progress.step),
+            "epoch": progress.step / self._order.steps,
+            "minutes": progress.seconds / 60,
+            "learning_rate": float(self._optimizer.param_groups[0]["lr"]),
+            **self._meter.taken(),
+        }
+        if ap is not None:
+            row |= {"ap": ap.ap, "ap50": ap.ap50, "ap75": ap.ap75}
+        progress.curve.append(row)
+        write_curve(curve_path(self._target), progress.curve)
+        if self._plot is not None:
+            plot_curve(self._plot, progress.curve, self._target.name)
+
+    def _save(self) -> None:
+        if self._meter.steps:
+            self._row(None)
+        write_state(self._state, self._model, self._ema, self._optimizer, self._progress, self._lasting)
+
+    def _told(self) -> str:
+        done = self._length.done(self._progress.step, self._progress.seconds)
+        ap = "" if self._ap is None else f", AP {self._ap.ap:.3f}, AP50 {self._ap.ap50:.3f}"
+        return f"{100 * done:.0f}%, {self._meter.told()}{ap}"
+
+    def finish(self) -> TrainingReport:
+        """The last evaluation, the checkpoint, the state marked as finished."""
+        progress, some = self._progress, self._held_out[: self._options.eval_images]
+        ap: MaskAP | None = None
+        if not self._held_out:
+            self._save_checkpoint(self._averaged(), None)
+        else:
+            if progress.evaluated[1] != progress.step or progress.best < 0:
+                self._evaluate(some)
+                progress.evaluated = progress.seconds, progress.step
+            best = Yolact.load(self._target)
+            ap = evaluate(best, self._held_out)
+            best.metrics = {**best.metrics, "mask_ap": ap.ap, "mask_ap50": ap.ap50, "mask_ap75": ap.ap75}
+            best.metrics |= {"images": float(ap.images)}
+            best.save(self._target)
+        progress.finished = True
+        self._save()
+        return TrainingReport(self._target, progress.step, progress.seconds, ap)
+
+
+def normalised(images: torch.Tensor) -> torch.Tensor:
+    """float32[B, 3, H, W], channels last, as the network wants it, of uint8[B, 3, H, W] RGB."""
+    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
+    return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def _start(options: SegmenterOptions, init: Folder | None, weights: Folder | None) -> Yolact:
+    """The network before its first step."""
+    network = options.network
+    values: dict[str, Any] = {name: getattr(network, name) for name in NetworkOptions.__dataclass_fields__}
+    model = Yolact.create(**values, weights=weights, seed=options.seed)
+    if init is None:
+        return model
+    start = Yolact.load(init)
+    own, given = model.state_dict(), start.state_dict()
+    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    model.load_state_dict(fitting, strict=False)
+    anew = sorted(own.keys() - fitting.keys())
+    model.provenance = start.provenance
+    _logger.info(
+        "%s: %s taken%s",
+        init,
+        counted(len(fitting), "tensor"),
+        f", {len(anew)} of other shapes start anew: {', '.join(anew[:6])}{' ...' if len(anew) > 6 else ''}"
+        if anew
+        else "",
+    )
+    return model
+
+
+def _quick_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 have units of their own there."""
+    return device.type != "cpu" or bool(torch.cpu._is_amx_tile_supported())
+
+
+def _ema(decay: float) -> Any:
+    """As swa_utils' EMA, but at first a mean over few steps, so that random weights are soon forgotten."""
+
+    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor | int) -> None:
+        steps = int(count)
+        get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(averaged, current, count)  # type: ignore[no-untyped-call]
+
+    return update
+
+
+def _freeze_norm(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+            module.requires_grad_(False)
+
+
+def _values(losses: Losses, total: torch.Tensor) -> tuple[float, ...]:
+    return tuple(torch.stack((total, *losses)).detach().float().cpu().tolist())
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from JSON."""
+    import json
+
+    return json.loads(json.dumps(value))
+
+
+class _Meter:
+    """Means over the steps since the last row of the curve."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._sums = [0.0] * 6
+        self._recent: list[tuple[float, ...]] = []
+
+    def add(self, losses: tuple[float, ...], seconds: float) -> None:
+        self.steps += 1
+        values = (*losses, 1e3 * seconds)
+        self._sums = [total + value for total, value in zip(self._sums, values, strict=True)]
+        self._recent = [*self._recent[-19:], values]
+
+    def taken(self) -> dict[str, float]:
+        """The means, and a new beginning."""
+        names = ("loss", "box", "confidence", "mask", "semantic", "ms_a_step")
+        means = {name: total / self.steps for name, total in zip(names, self._sums, strict=True)} if self.steps else {}
+        self.steps, self._sums = 0, [0.0] * 6
+        return means
+
+    def told(self) -> str:
+        """Of the last twenty steps."""
+        if not self._recent:
+            return ""
+        loss, box, conf, mask, semantic, ms = (sum(column) / len(column) for column in zip(*self._recent, strict=True))
+        return f"loss {loss:.2f} (box {box:.2f}, class {conf:.2f}, mask {mask:.2f}, sem {semantic:.2f}), {ms:.0f} ms"
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _stop_asked() -> Iterator[threading.Event]:
+    """Set by the first Ctrl-C or SIGTERM; a second one interrupts at once. Signals come in the main thread only."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: Any) -> None:
+        stop.set()
+        for each, handler in former.items():
+            signal.signal(each, handler)
+
+    for number in former:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for each, handler in former.items():
+            signal.signal(each, handler)
