@@ -71,7 +71,7 @@ def test_every_field_of_a_manifest_stands_in_format_md(tmp_path: Path) -> None:
 
     _, manifest, _ = forge.split(forge.good(tmp_path))
     part = next(iter(manifest["parts"].values()))
-    segmenter = SegmenterInfo("0" * 16, "yolo", "images", (64, 64), ("a",)).to_dict()
+    segmenter = SegmenterInfo("0" * 16, "yolo", "images", (64, 64), ("a",), nms="fast", batched=False).to_dict()
     missing = [name for name in sorted(names(manifest) | names(part) | names(segmenter)) if f"`{name}`" not in text]
     assert not missing
 
@@ -88,6 +88,25 @@ def test_a_plan_from_before_the_limit_of_persons_has_300() -> None:
 
 
 @pytest.mark.parametrize(
+    ("family", "nms", "written"),
+    [
+        ("yolo", "greedy", None),
+        ("yolo", "fast", "fast"),
+        ("yolact", "fast", None),
+        ("yolact", "greedy", "greedy"),
+        ("maskrcnn", "greedy", None),
+    ],
+)
+@pytest.mark.parametrize("batched", [True, False])
+def test_what_older_plans_mean_is_not_written(family: str, nms: str, written: str | None, batched: bool) -> None:
+    info = SegmenterInfo("0" * 16, family, "images", (64, 64), ("a",), nms=nms, batched=batched)
+    fields = info.to_dict()
+    assert (fields.get("nms"), fields.get("batched")) == (written, None if batched else False)
+    assert SegmenterInfo.from_dict(fields, "segmenter") == info
+    assert SegmenterInfo("0" * 16, family, "images", (64, 64), ("a",)).to_dict().keys() == segmenter_fields().keys()
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"max_persons": 0},
@@ -96,7 +115,12 @@ def test_a_plan_from_before_the_limit_of_persons_has_300() -> None:
         {"max_persons": True},
         {"max_persons": 20.0},
         {"max_person": 20},
-        {"family": "yolact"},
+        {"family": "sam"},
+        {"nms": "slow"},
+        {"nms": ""},
+        {"nms": None},
+        {"batched": 0},
+        {"batched": None},
         {"input_size": [64]},
         {"person_class": -1},
         {"score_threshold": 1.5},
