@@ -13,10 +13,11 @@ from typing import Any
 
 from graftsdk.errors import InputError, PlanPathError
 from graftsdk.export.samples import find_samples, sample_crops
-from graftsdk.export.segmenter import SegmenterSource, check_segmenter, read_segmenter
+from graftsdk.export.segmenter import SegmenterSource, check_segmenter, read_segmenter, write_segmenter
 from graftsdk.export.sources import BranchLike, TrunkLike, check_together, read_branch, read_trunk
 from graftsdk.export.validate import validate
 from graftsdk.files import check_target
+from graftsdk.models import Yolact
 from graftsdk.plan import BranchDocument, Part, TrunkDocument
 from graftsdk.plan.cost import PlanCost, cost_table, tree_cost
 from graftsdk.plan.edit import create_plan
@@ -76,7 +77,7 @@ def export_plan(
     path: _Path,
     trunk: TrunkLike,
     branches: Sequence[BranchLike],
-    segmenter: _Path | None = None,
+    segmenter: _Path | Yolact | None = None,
     samples: _Path | None = None,
     *,
     parts: _Path | None = None,
@@ -98,14 +99,17 @@ def export_plan(
         path: the plan to write.
         trunk, branches: paths of `.safetensors` checkpoints or of exported `.onnx` parts, mixed as you like, or a
             Trunk and Branches in memory.
-        segmenter: an ONNX file that `graftsdk.segment` knows.
+        segmenter: a checkpoint of `graftsdk.models.Yolact`, or one in memory, or an ONNX file that `graftsdk.segment`
+            knows.
         samples: a folder of person images, on which decisions are compared; a PNG's alpha is the person's mask.
-        parts: a folder into which every part is written too, as `trunk.onnx` and `<label>.onnx`.
-        segmenter_licence, segmenter_author: None takes them from the segmenter's metadata.
+        parts: a folder into which every part is written too, as `trunk.onnx` and `<label>.onnx`, and a segmenter that
+            was a checkpoint as `segmenter.onnx`.
+        segmenter_licence, segmenter_author: None takes what the segmenter's file says.
         segmenter_family, segmenter_size: None takes them from its shapes; to be said where those leave them open:
             a name out of `graftsdk.segment`, and (H, W), the sides of its input.
         person_class: of the segmenter; None finds it by its name.
-        score_threshold, iou_threshold: of its decoding, 0..1; None takes the family's own (yolo: 0.25 and 0.7).
+        score_threshold, iou_threshold: of its decoding, 0..1; None takes the family's own (yolact: 0.15 and 0.5, yolo:
+            0.25 and 0.7).
         max_persons: 1..1000, the most in one image, those with the highest scores.
         progress: a bar on stderr.
 
@@ -134,7 +138,7 @@ def export_plan(
         )
     done = _export(trunk, branches, model, samples, parts, progress)
     with _undone_on_failure() as written:
-        files = _write_parts(done, Path(parts), written) if parts is not None else ()
+        files = _write_parts(done, Path(parts), written, model) if parts is not None else ()
         create_plan(path, done.trunk, done.branches, None if model is None else model.entry())
     return done.report(Path(path), files)
 
@@ -226,30 +230,38 @@ def _export(
     return _Exported((exported.part, exported.document), found, difference, len(images), started)
 
 
-def _write_parts(done: _Exported, folder: Path, written: list[Path]) -> tuple[Path, ...]:
+def _write_parts(
+    done: _Exported, folder: Path, written: list[Path], segmenter: SegmenterSource | None = None
+) -> tuple[Path, ...]:
     if not folder.is_dir():
         folder.mkdir(parents=True)
         written.append(folder)
     names = _file_names([document.label for _, document in done.branches])
-    files = [folder / name for name in names]
+    files = [folder / name for name in names[:-1]]
     contents: list[tuple[Part, TrunkDocument | BranchDocument]] = [done.trunk, *done.branches]
     for file, (part, document) in zip(files, contents, strict=True):
         if not file.exists():
             written.append(file)
         write_onnx_part(file, part, document)
+    if segmenter is not None and segmenter.module is not None:
+        file = folder / names[-1]
+        if not file.exists():
+            written.append(file)
+        write_segmenter(file, segmenter)
+        files.append(file)
     return tuple(files)
 
 
 def _file_names(labels: Sequence[str]) -> list[str]:
-    """trunk.onnx and a name for each label: letters and digits of the label, a number where two would be one."""
-    names = ["trunk"]
+    """trunk.onnx, a name for each label (its letters and digits, a number where two would be one), segmenter.onnx."""
+    names = ["trunk", "segmenter"]
     for label in labels:
         slug = re.sub(r"\W+", "-", label.casefold()).strip("-")[:40] or "label"
         name, number = slug, 2
         while name in names:
             name, number = f"{slug}-{number}", number + 1
         names.append(name)
-    return [f"{name}.onnx" for name in names]
+    return [f"{name}.onnx" for name in ("trunk", *names[2:], "segmenter")]
 
 
 def _check_part_target(path: Path) -> None:

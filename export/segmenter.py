@@ -1,14 +1,18 @@
-"""A segmenter as a part: any ONNX file whose outputs an adapter knows."""
+"""A segmenter as a part: a checkpoint of ours, or any ONNX file whose outputs an adapter knows.
+
+Only a checkpoint needs torch.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,25 +20,35 @@ from graftsdk.arguments import whole_number
 from graftsdk.errors import InputError, NonFiniteOutput, ShapeError, ValidationFailed
 from graftsdk.plan import Part, PartInfo, Provenance, SegmenterInfo
 from graftsdk.plan.manifest import DEFAULT_PERSONS
-from graftsdk.plan.onnx_part import read_segmenter_part
+from graftsdk.plan.onnx_part import Shapes, interface, model_from_part, read_segmenter_part, write_onnx
 from graftsdk.plan.strict_json import MAX_TEXT_BYTES
 from graftsdk.scores import check_fraction
 from graftsdk.segment import MAX_PERSONS, recognise
 from graftsdk.segmenter import Segmenter
 
-__all__ = ["SegmenterSource", "check_segmenter", "read_segmenter"]
+if TYPE_CHECKING:
+    from graftsdk.models import Yolact
+
+__all__ = ["SegmenterSource", "check_segmenter", "read_segmenter", "write_segmenter"]
 
 MAX_CLASS = 65535  # what a manifest takes
 
 
 @dataclass(frozen=True)
 class SegmenterSource:
-    """A segmenter that was read."""
+    """A segmenter that was read.
+
+    Attributes:
+        classes: names, in the order of its outputs; empty where it does not tell.
+        module: the network in torch that the part was made of; None where it arrived exported.
+    """
 
     where: str
     part: Part
     info: SegmenterInfo
     provenance: Provenance
+    classes: tuple[str, ...] = ()
+    module: Yolact | None = None
 
     def entry(self) -> tuple[Part, SegmenterInfo, PartInfo]:
         """As `graftsdk.plan.edit.create_plan` takes it."""
@@ -64,7 +78,7 @@ class SegmenterSource:
 
 
 def read_segmenter(
-    path: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Yolact,
     *,
     licence: str | None = None,
     author: str | None = None,
@@ -75,11 +89,12 @@ def read_segmenter(
     iou_threshold: float | None = None,
     max_persons: int = DEFAULT_PERSONS,
 ) -> SegmenterSource:
-    """Any ONNX file that an adapter knows by its outputs.
+    """A checkpoint of `graftsdk.models.Yolact`, or any ONNX file that an adapter knows by its outputs.
 
     Args:
-        licence, author: None takes what the file's metadata says (`license` or `licence`, `author`), else "".
-        person_class: the index of the class "person"; None finds it in the metadata's `names`, else 0.
+        source: a path, or a Yolact in memory.
+        licence, author: None takes what the file says (of ONNX its metadata: `license` or `licence`, `author`).
+        person_class: the index of the class "person"; None finds it among the names of the classes, else 0.
         family, input_size: as `graftsdk.segment.recognise`; None leaves them to the shapes.
         score_threshold, iou_threshold: 0..1, of the decoding; None takes the family's own.
         max_persons: 1..1000, the most in one image.
@@ -87,15 +102,16 @@ def read_segmenter(
     Raises:
         InputError: no adapter knows it, its shapes leave something open, its classes have no person, or an argument
             is out of range.
-        PlanPathError, PlanCorrupt: the file cannot be read.
+        PlanError: the file cannot be read or trusted. MissingDependency: a checkpoint, and torch is absent.
+        UnsupportedOp, ValidationFailed: a checkpoint that cannot be exported.
     """
-    part, inputs, outputs, metadata = read_segmenter_part(path)
+    part, inputs, outputs, module, stated, classes, where = _open(source)
     try:
         fields = recognise(inputs, outputs, family, _size(input_size))
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{where}: {error}") from error
     if person_class is None:
-        fields["person_class"] = _person(metadata, str(path))
+        fields["person_class"] = _person(classes, where)
     else:
         fields["person_class"] = whole_number("person_class", person_class, 0, MAX_CLASS)
     if score_threshold is not None:
@@ -103,21 +119,58 @@ def read_segmenter(
     if iou_threshold is not None:
         fields["iou_threshold"] = check_fraction("iou_threshold", iou_threshold)
     limit = whole_number("max_persons", max_persons, 1, MAX_PERSONS)
-    stated = metadata.get("license") or metadata.get("licence") or ""
     provenance = Provenance(
-        _plain(stated if licence is None else licence), _plain(metadata.get("author", "") if author is None else author)
+        _plain(stated.licence if licence is None else licence),
+        _plain(stated.author if author is None else author),
+        stated.data,
     )
-    return SegmenterSource(str(path), part, SegmenterInfo(part=part.name, max_persons=limit, **fields), provenance)
+    info = SegmenterInfo(part=part.name, max_persons=limit, **fields)
+    return SegmenterSource(where, part, info, provenance, tuple(name for _, name in classes), module)
 
 
 def check_segmenter(source: SegmenterSource) -> None:
-    """Run it once, on grey, and read what it gives.
+    """Run it once, on grey, and read what it gives; compare it with torch where it was a checkpoint.
 
     Raises:
-        EngineBuildError: the runtime refuses it. ValidationFailed: it gives NaN.
+        EngineBuildError: the runtime refuses it. ValidationFailed: it gives NaN, or differs from torch.
         InputError: its outputs are not what its family gives, or have no such class.
     """
-    source.open(device="cpu", cache=False).close()
+    with source.open(device="cpu", cache=False) as segmenter:
+        if source.module is not None:
+            from graftsdk.export.yolact import check_outputs
+
+            check_outputs(source.module, segmenter.engine, source.where)
+
+
+def write_segmenter(path: str | os.PathLike[str], source: SegmenterSource) -> None:
+    """Write a segmenter that was read as an ONNX file of its own, whole or not at all; `read_segmenter` reads it.
+
+    Licence, author and classes stand in its metadata.
+
+    Raises:
+        PlanPathError: it cannot be written.
+    """
+    metadata = {"license": source.provenance.licence, "author": source.provenance.author}
+    if source.classes:
+        metadata["names"] = "{" + ", ".join(f"{index}: {name!r}" for index, name in enumerate(source.classes)) + "}"
+    write_onnx(path, source.part, metadata)
+
+
+def _open(
+    source: Any,
+) -> tuple[Part, Shapes, Shapes, Yolact | None, Provenance, list[tuple[int, str]], str]:
+    """Part, inputs, outputs, module, provenance, classes with their indices, and what to call it."""
+    if not isinstance(source, (str, os.PathLike)) or Path(source).suffix.lower() == ".safetensors":
+        from graftsdk.export.yolact import read_yolact, yolact_part
+
+        module, where = read_yolact(source)
+        part = yolact_part(module)
+        model = model_from_part(part)
+        inputs, outputs = interface(model)
+        return part, inputs, outputs, module, module.provenance, list(enumerate(module.classes)), where
+    part, inputs, outputs, metadata = read_segmenter_part(source)
+    stated = Provenance(metadata.get("license") or metadata.get("licence") or "", metadata.get("author", ""))
+    return part, inputs, outputs, None, stated, _names(metadata), str(source)
 
 
 def _size(value: Any) -> tuple[int, int] | None:
@@ -129,15 +182,20 @@ def _size(value: Any) -> tuple[int, int] | None:
     return height, width
 
 
-def _person(metadata: Mapping[str, str], where: str) -> int:
-    """The index of "person" in a metadata text like "{0: 'person', 1: 'bicycle'}"."""
-    names = re.findall(r"(\d+)\s*:\s*['\"]([^'\"]*)['\"]", metadata.get("names", ""))
-    for index, name in names:
+def _names(metadata: Mapping[str, str]) -> list[tuple[int, str]]:
+    """Index and name of each class in a metadata text like "{0: 'person', 1: 'bicycle'}"."""
+    found = re.findall(r"(\d+)\s*:\s*['\"]([^'\"]*)['\"]", metadata.get("names", ""))
+    return [(int(index), name) for index, name in found]
+
+
+def _person(classes: Sequence[tuple[int, str]], where: str) -> int:
+    """The index of "person"; 0 where no class has a name."""
+    for index, name in classes:
         if name.casefold() == "person":
-            return int(index)
-    if names:
+            return index
+    if classes:
         raise InputError(
-            f"{where}: expected a class named 'person', found {', '.join(name for _, name in names[:8])}; "
+            f"{where}: expected a class named 'person', found {', '.join(name for _, name in classes[:8])}; "
             f"say which of them is a person: --person-class N"
         )
     return 0

@@ -113,11 +113,12 @@ def yolact_graph(model: Yolact, priors: np.ndarray[Any, Any]) -> ir.Model:
     names = [name for name in YOLACT_OUTPUTS if name != PRIORS]
     traced = _trace(_Instances(model.skeleton()), shape, YOLACT_INPUT, names, "segmenter")
     graph, tensor = traced.graph, ir.Tensor(priors, name=f"{PRIORS}.boxes")
-    held = ir.Value(name=tensor.name, shape=ir.Shape(priors.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    kind = ir.TensorType(tensor.dtype)
+    held = ir.Value(name=tensor.name, shape=ir.Shape(priors.shape), type=kind, const_value=tensor)
     graph.initializers.add(held)
     node = ir.node("Identity", [held])
     given = node.outputs[0]
-    given.name, given.shape, given.type = PRIORS, held.shape, held.type
+    given.name, given.shape, given.type = PRIORS, held.shape, kind
     graph.append(node)
     graph.outputs.insert(YOLACT_OUTPUTS.index(PRIORS), given)
     return traced

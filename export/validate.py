@@ -98,7 +98,7 @@ def validate(
         engine = stack.enter_context(open_part(trunk.part))
         for module in (trunk.module, *(source.module for source in branches)):
             if module is not None:
-                stack.enter_context(_evaluating(module))
+                stack.enter_context(evaluating(module))
         stack.enter_context(torch.inference_mode())
         for crops, generated in _rounds(golden_crops(trunk.document.crop), samples):
             found, expected, here = _taps(trunk, engine, crops, {source.document.tap for source in branches})
@@ -135,7 +135,7 @@ def _taps(
         if trunk.module is None:
             theirs = {k: torch.from_numpy(ours[f"tap_{k}"]) for k in read}
         else:
-            taps = trunk.module.taps(torch.from_numpy(batch).to(_device(trunk.module)))
+            taps = trunk.module.taps(torch.from_numpy(batch).to(device_of(trunk.module)))
             theirs = {k: tap.cpu() for k, tap in enumerate(taps)}
             here = (_tap_difference(k, ours[f"tap_{k}"], tap.numpy()) for k, tap in theirs.items())
             difference = max(difference, *here)
@@ -186,7 +186,7 @@ def _tally(tally: _Tally, found: _Array, expected: torch.Tensor, generated: int)
 
 
 def _torch_scores(module: Branch, tap: torch.Tensor) -> _Array:
-    device = _device(module)
+    device = device_of(module)
     batches = (
         torch.softmax(module(batch.to(device)) / module.temperature, 1).cpu() for batch in torch.split(tap, _BATCH)
     )
@@ -218,12 +218,12 @@ def _document(tally: _Tally) -> BranchDocument:
     return replace(tally.source.document, exported=record)
 
 
-def _device(module: nn.Module) -> torch.device:
+def device_of(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """In eval mode for the block; every module inside is put back as it was."""
     modes = {each: each.training for each in module.modules()}
     module.eval()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 import torch
 
-from graftsdk.errors import ValidationFailed
+from graftsdk.engines import Engine
+from graftsdk.errors import InputError, ValidationFailed
 from graftsdk.export.parts import fill_weights
 from graftsdk.export.tracing import YOLACT_INPUT, YOLACT_OUTPUTS, yolact_graph
+from graftsdk.export.validate import device_of, evaluating
 from graftsdk.models import Yolact
 from graftsdk.plan import Part
 from graftsdk.plan.onnx_part import part_from_model
 
-__all__ = ["YOLACT_INPUT", "YOLACT_OUTPUTS", "check_outputs", "yolact_part"]
+__all__ = ["check_outputs", "read_yolact", "yolact_part"]
 
 # Of an output's greatest value: loc and proto are sums of some hundred float32 in another order. Measured 1e-6 to 1e-5
 # on random and on trained networks; conf and mask lie in 0..1 and -1..1.
@@ -39,20 +42,28 @@ def yolact_part(model: Yolact) -> Part:
     return part_from_model(graph, "segmenter")
 
 
-def feed_like(model: Yolact) -> _Array:
-    """float32[1, 3, H, W]: noise with the mean and deviation of a normalised image, the same in every run."""
-    height, width = model.document().input_size
-    return np.random.default_rng(SEED).standard_normal((1, 3, height, width)).astype(np.float32)
+def read_yolact(source: Any) -> tuple[Yolact, str]:
+    """The segmenter in a checkpoint or in memory, and what to call it. Raises PlanError leaves, InputError."""
+    if isinstance(source, Yolact):
+        return source, "segmenter"
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(f"segmenter: expected a path or a Yolact, found {type(source).__name__}")
+    return Yolact.load(source), str(source)
 
 
-def check_outputs(model: Yolact, feed: _Array, found: dict[str, _Array], where: str) -> float:
+def check_outputs(model: Yolact, engine: Engine, where: str) -> float:
     """The greatest difference between the engine's outputs and torch's, relative to an output's greatest value.
+
+    Both see noise with the mean and deviation of a normalised image, the same in every run.
 
     Raises:
         ValidationFailed: it is more than rounding explains; names the output.
     """
-    with torch.inference_mode():
-        expected = model(torch.from_numpy(feed))
+    height, width = model.input_size
+    feed = np.random.default_rng(SEED).standard_normal((1, 3, height, width)).astype(np.float32)
+    found = engine.run({YOLACT_INPUT: feed}, YOLACT_OUTPUTS)
+    with torch.inference_mode(), evaluating(model):
+        expected = model(torch.from_numpy(feed).to(device_of(model)))
         truth = {
             "loc": expected.loc,
             "conf": torch.softmax(expected.conf, -1),
@@ -62,11 +73,12 @@ def check_outputs(model: Yolact, feed: _Array, found: dict[str, _Array], where: 
         }
     worst = 0.0
     for name, tensor in truth.items():
-        array = tensor.numpy()
+        array = tensor.cpu().numpy()
         difference = float(np.abs(found[name] - array).max() / max(float(np.abs(array).max()), 1e-6))
         if not difference <= TOLERANCE:  # a NaN too
             raise ValidationFailed(
-                f"{where}: expected {name!r} within {TOLERANCE:g} of torch, found {difference:.1e} of its greatest value"
+                f"{where}: expected {name!r} within {TOLERANCE:g} of torch, found {difference:.1e} of its "
+                f"greatest value"
             )
         worst = max(worst, difference)
     return worst

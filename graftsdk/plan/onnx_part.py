@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,18 @@ if TYPE_CHECKING:
 __all__ = [
     "IR_VERSION",
     "OPSET",
+    "Shapes",
+    "interface",
     "model_from_part",
     "part_from_model",
     "read_onnx_part",
     "read_segmenter_part",
     "serialise",
+    "write_onnx",
     "write_onnx_part",
 ]
+
+Shapes = dict[str, tuple[int | None, ...]]  # None where a side is free; empty where nothing is known
 
 OPSET = 18
 IR_VERSION = 10
@@ -128,16 +134,19 @@ def read_onnx_part(path: str | os.PathLike[str]) -> tuple[Part, TrunkDocument | 
 
 def write_onnx_part(path: str | os.PathLike[str], part: Part, document: TrunkDocument | BranchDocument) -> None:
     """Write a part as one ONNX file that `read_onnx_part` gives back, digest and all."""
+    write_onnx(path, part, {DOCUMENT_KEY: document.to_json()})
+
+
+def write_onnx(path: str | os.PathLike[str], part: Part, metadata: Mapping[str, str]) -> None:
+    """Write a part as one ONNX file, whole or not at all, with these metadata_props. Raises PlanPathError."""
     model = model_from_part(part)
-    model.metadata_props[DOCUMENT_KEY] = document.to_json()
+    model.metadata_props.update(metadata)
     content = serialise(model, str(path))
     with atomic_write(path) as file:
         file.write(content)
 
 
-def read_segmenter_part(
-    path: str | os.PathLike[str],
-) -> tuple[Part, dict[str, tuple[int | None, ...]], dict[str, tuple[int | None, ...]], dict[str, str]]:
+def read_segmenter_part(path: str | os.PathLike[str]) -> tuple[Part, Shapes, Shapes, dict[str, str]]:
     """Any ONNX file as a segmenter part.
 
     Returns:
@@ -151,10 +160,15 @@ def read_segmenter_part(
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     model = _deserialise(proto, where)
     part = part_from_model(model, "segmenter")  # first: it takes weights out of the inputs
-    shapes = [
+    return part, *interface(model), metadata
+
+
+def interface(model: ir.Model) -> tuple[Shapes, Shapes]:
+    """A graph's inputs and outputs, name -> shape."""
+    inputs, outputs = (
         {value.name or "": _shape(value) for value in values} for values in (model.graph.inputs, model.graph.outputs)
-    ]
-    return part, shapes[0], shapes[1], metadata
+    )
+    return inputs, outputs
 
 
 def serialise(model: ir.Model, where: str) -> bytes:

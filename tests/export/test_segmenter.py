@@ -97,7 +97,7 @@ def test_how_it_is_decoded_is_said_by_the_caller(tmp_path: Path) -> None:
         ("input_size", 640, r"segmenter_size: expected \(H, W\), found 640"),
         ("input_size", (640, 16), "segmenter_size: expected an integer from 32 to 8192, found 16"),
         ("input_size", (320, 320), "expected a known family's shapes at .320, 320., found inputs"),
-        ("family", "yolact", "expected a family among 'yolo', found 'yolact'"),
+        ("family", "ssd", "expected a family among 'yolo', 'yolact', 'maskrcnn', found 'ssd'"),
     ],
 )
 def test_what_the_caller_may_not_say(tmp_path: Path, option: str, value: object, expected: str) -> None:
