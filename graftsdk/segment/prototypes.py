@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from graftsdk import _native
 from graftsdk.preprocess.boxmasks import BoxMasks, mask_box
 from graftsdk.preprocess.tables import bilinear_taps
 
@@ -140,7 +141,7 @@ def cut_masks(coefficients: Float32, prototypes: Float32, boxes: Float64) -> tup
     original, whose bounds are not rounded). A mask ends in a ring of zeros wherever it does not end with the frame: so
     interpolating between its cells, and taking the outermost beyond them, is interpolating the whole frame.
 
-    Not all finite where logits overflow.
+    Not all finite where logits overflow. 20 people of 20 x 80 cells take 0.15 ms, one core.
 
     Args:
         coefficients: float32[N, K].
@@ -152,19 +153,10 @@ def cut_masks(coefficients: Float32, prototypes: Float32, boxes: Float64) -> tup
     """
     size = np.array([prototypes.shape[1], prototypes.shape[0]] * 2, np.float64)
     kept = np.ceil(np.clip(boxes * size + (-1, -1, 1, 1), 0.0, size)).astype(np.int64)
-    held = np.clip(kept + (-1, -1, 1, 1), 0, size.astype(np.int64))
+    values, held = _native.prototype_masks(np.ascontiguousarray(prototypes), np.ascontiguousarray(coefficients), kept)
     shapes = held[:, :1:-1] - held[:, 1::-1]  # rows, columns
     area = shapes.prod(axis=1)
-    values = np.full(int(area.sum()), -np.inf, np.float32)  # the sigmoid of which is 0
-    masks = SampledMasks(values, shapes, area.cumsum() - area)
-    for index, ((x0, y0, x1, y1), (left, top, *_)) in enumerate(zip(kept.tolist(), held.tolist(), strict=True)):
-        logits = masks[index][y0 - top : y1 - top, x0 - left : x1 - left]
-        np.matmul(prototypes[y0:y1, x0:x1], coefficients[index], out=logits)
-    np.negative(values, out=values)
-    np.exp(values, out=values)
-    values += np.float32(1.0)
-    np.reciprocal(values, out=values)
-    return masks, held
+    return SampledMasks(values, shapes, area.cumsum() - area), held
 
 
 @dataclass(frozen=True, eq=False)

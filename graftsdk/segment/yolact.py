@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from graftsdk.errors import NonFiniteOutput, ShapeError
 from graftsdk.segment.base import Adapter, Instances
+from graftsdk.segment.finite import ADVICE, check_finite
 from graftsdk.segment.nms import suppress, suppress_fast
 from graftsdk.segment.prototypes import cut_masks
 from graftsdk.segment.shapes import Match, Shapes, Size, arranged, image_input
@@ -35,7 +36,6 @@ VARIANCES = (0.1, 0.2)  # of a box's centre and of its sides' logarithms, SSD's:
 
 TAKES_PART = 0.05  # a prior whose best class does not exceed it is nobody, whatever the score asked for (`conf_thresh`)
 
-_ADVICE = "check the segmenter's weights with graftsdk verify"
 _MOST = 80.0  # of an exponent: e**80 times the input is everywhere, and a square of it still far from overflow
 
 _OUTPUTS = ((1, "P", 4), (1, "P", None), (1, "P", "K"), ("P", 4), (1, None, None, "K"))  # in the adapter's order
@@ -113,10 +113,9 @@ class YolactAdapter(Adapter):
             kept, cut = suppress(boxes, scores, self.info.iou_threshold, limit + 1 + spare), np.empty(0, np.int64)
         kept = kept[whole[kept]]
         people = kept[:limit]
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            masks, windows = cut_masks(coefficients[chosen[people]], prototypes, boxes[people])
+        masks, windows = cut_masks(coefficients[chosen[people]], prototypes, boxes[people])
         if np.isnan(masks.values).any():
-            raise NonFiniteOutput("segmenter masks: expected finite sums of prototypes, found an overflow; " + _ADVICE)
+            raise NonFiniteOutput("segmenter masks: expected finite sums of prototypes, found an overflow; " + ADVICE)
         cell = (width / prototypes.shape[1], height / prototypes.shape[0]) * 2
         found, covering = masks.covering((windows * cell).astype(np.float32), (height, width))
         people = people[covering]
@@ -134,11 +133,7 @@ class YolactAdapter(Adapter):
                 f"{self.info.person_class} classes, mask [1, P, K], priors [P, 4] and proto [1, h, w, K], "
                 f"found {[list(shape) for shape in shapes]}"
             )
-        for name, output in zip(self.info.outputs, outputs, strict=True):
-            if not np.isfinite(output).all():
-                raise NonFiniteOutput(
-                    f"segmenter output {name!r}: expected finite values, found NaN or infinity; " + _ADVICE
-                )
+        check_finite(self.info.outputs, outputs)
         loc, conf, mask, priors, proto = (output.astype(np.float32, copy=False) for output in outputs)
         return loc[0], conf[0], mask[0], priors, proto[0]
 
