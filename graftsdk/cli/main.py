@@ -25,11 +25,13 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "info": ("graftsdk.cli.info", "what a plan, part or checkpoint holds; --cost: what each label costs"),
     "predict": ("graftsdk.cli.predict", "people and their attributes in images, videos and live sources"),
+    "crop": ("graftsdk.cli.crop", "every person as a picture of its own, for annotation and training"),
     "bench": ("graftsdk.cli.bench", "how fast a plan is here, stage by stage, and against what it promises"),
     "verify": ("graftsdk.cli.verify", "is a plan still right: digests, golden scores, engine against reference"),
     "doctor": ("graftsdk.cli.doctor", "what this machine can do, and what is wrong with the installation"),
     "cache": ("graftsdk.cli.cache", "the compiled engines of this user: ls, clear, verify"),
     "plan": ("graftsdk.cli.plan", "change plans label by label: add, remove, revert, merge, diff, log"),
+    "train": ("graftsdk.cli.train", "train a segmenter on annotated images"),
     "import": ("graftsdk.cli.import_", "torchvision's weights as a trunk checkpoint"),
 }
 
