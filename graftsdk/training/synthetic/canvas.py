@@ -6,13 +6,14 @@ Edges are hard on purpose: a pixel belongs to a shape or it does not, so masks a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from graftsdk.training.synthetic.textures import noise, pattern, window
+from graftsdk.training.synthetic.textures import PERIODS, noise, pattern, window
 
 __all__ = ["SHIFT", "Canvas", "Colour", "Fixed", "Material"]
 
@@ -45,19 +46,25 @@ class Material:
     second: Colour = (0.0, 0.0, 0.0)
     period: float = 0.08
     offset: tuple[int, int] = (0, 0)
-    table: npt.NDArray[np.uint8] = field(init=False, repr=False, compare=False)
-    second_table: npt.NDArray[np.uint8] | None = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "table", self._shades(self.colour))
-        object.__setattr__(self, "second_table", self._shades(self.second) if self.design else None)
+    @cached_property
+    def table(self) -> npt.NDArray[np.uint8]:
+        """uint8[256, 1, 3]: the colour at each brightness."""
+        return self._shades(self.colour)
+
+    @cached_property
+    def second_table(self) -> npt.NDArray[np.uint8]:
+        """uint8[256, 1, 3]: the second colour at each brightness."""
+        return self._shades(self.second)
 
     def _shades(self, colour: Colour) -> npt.NDArray[np.uint8]:
-        """uint8[1, 256, 3]: the colour at each brightness."""
         full = self.low + (1 - self.low) * _RAMP
-        white = self.gloss * _HIGHLIGHT
-        shades = np.array(colour) * full * (1 - white) + 255 * white
-        return np.clip(shades + 0.5, 0, 255).astype(np.uint8)[None]
+        shades = full * np.array(colour)
+        if self.gloss:
+            white = self.gloss * _HIGHLIGHT
+            shades += white * (255 - shades)
+        np.minimum(shades, 255, out=shades)
+        return (shades + 0.5).astype(np.uint8)[:, None]
 
 
 _RAMP = (np.arange(256) / 255)[:, None]
@@ -124,13 +131,13 @@ class Canvas:
         place = (material.offset[0] + x0, material.offset[1] + y0, x1 - x0, y1 - y0)
         if material.texture is not None:
             bright = cv2.multiply(bright, window(noise(material.texture), *place), scale=1 / 255)
-        planes = cv2.merge((bright, bright, bright))
-        colours = cv2.LUT(planes, material.table)
+        colours = cv2.applyColorMap(bright, material.table)
         if material.design is not None:
-            assert material.second_table is not None
-            period = max(3, min(48, round(material.period * scale)))
+            period = min(PERIODS, key=lambda each: abs(each - material.period * scale))
             cv2.copyTo(
-                cv2.LUT(planes, material.second_table), window(pattern(material.design, period), *place), colours
+                cv2.applyColorMap(bright, material.second_table),
+                window(pattern(material.design, period), *place),
+                colours,
             )
         cv2.copyTo(colours, shape, self.image[y0:y1, x0:x1])
         seen = self.mask[y0:y1, x0:x1]

@@ -223,13 +223,13 @@ def add_arms(figure: Figure, body: Puppet, person: Persona) -> None:
         fore_key = far + 0.13 + (0.5 if raised and figure.nearness(wrist) > -0.02 else 0.0)
         long = person.sleeves == "long"
         if long:
-            figure.chain((shoulder, elbow), (upper * 1.15 + thick, fore + thick), sleeve, key)
+            figure.chain((shoulder, elbow), (upper * 1.04 + 0.6 * thick, fore + thick), sleeve, key)
             figure.chain((elbow, wrist), (fore + thick, end + 0.8 * thick), sleeve, fore_key)
         else:
             figure.chain((shoulder, elbow), (upper, fore), person.skin, key)
             figure.chain((elbow, wrist), (fore, end), person.skin, fore_key)
             half = shoulder + (elbow - shoulder) * 0.55
-            figure.chain((shoulder, half), (upper * 1.15 + thick, upper + thick), sleeve, key + 0.001)
+            figure.chain((shoulder, half), (upper * 1.04 + 0.6 * thick, upper + thick), sleeve, key + 0.001)
         if "side_stripes" in person.things and long:
             _stripe(figure, (shoulder, elbow, wrist), (upper + thick,) * 3, side, person.cloths["accent"], key + 0.002)
         way = wrist - elbow

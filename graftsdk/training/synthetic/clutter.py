@@ -7,6 +7,7 @@ import numpy as np
 from graftsdk.training.synthetic.camera import Camera
 from graftsdk.training.synthetic.canvas import Canvas, Material
 from graftsdk.training.synthetic.carried import add_box
+from graftsdk.training.synthetic.draws import one_of
 from graftsdk.training.synthetic.figure import Figure, vector
 from graftsdk.training.synthetic.palette import cloth, hsv
 
@@ -16,7 +17,7 @@ __all__ = ["draw_thing"]
 def draw_thing(rng: np.random.Generator, canvas: Canvas, camera: Camera, position: tuple[float, float]) -> None:
     """Paint one thing that nobody carries at (x, z) metres of the floor."""
     figure = Figure(camera, position, rng.uniform(-3.1, 3.1), 1.0)
-    kind = str(rng.choice(("suitcase", "plant", "post", "box", "trolley")))
+    kind = one_of(rng, ("suitcase", "plant", "post", "box", "trolley"))
     surface = cloth(rng, kind="any")
     if kind == "suitcase":
         half = vector(rng.uniform(0.15, 0.24), rng.uniform(0.25, 0.36), rng.uniform(0.1, 0.15))

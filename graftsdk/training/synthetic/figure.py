@@ -116,11 +116,13 @@ class Figure:
 
     def hull(self, points: Points, material: Material, key: float, thickness: float = 0.0) -> None:
         """The convex hull of points: boxes, bags."""
-        self._parts.append(_Part(key, points, [(0, len(points))], material, thickness, True))
+        if len(points) > 2:
+            self._parts.append(_Part(key, points, [(0, len(points))], material, thickness, True))
 
     def polygon(self, points: Points, material: Material, key: float) -> None:
         """A flat polygon of any outline: what is printed or sewn on something."""
-        self._parts.append(_Part(key, points, [(0, len(points))], material, 0.0, False))
+        if len(points) > 2:
+            self._parts.append(_Part(key, points, [(0, len(points))], material, 0.0, False))
 
     def paint(self, canvas: Canvas) -> None:
         """Everything, from far to near."""

@@ -7,6 +7,7 @@ from math import cos, sin
 
 import numpy as np
 
+from graftsdk.training.synthetic.camera import Points
 from graftsdk.training.synthetic.canvas import Material
 from graftsdk.training.synthetic.figure import Figure, Vector, vector
 from graftsdk.training.synthetic.persona import Persona
@@ -36,10 +37,15 @@ class _Skull:
         return placed
 
     def seen(self, turn: float, rise: float) -> bool:
-        return float(vector(sin(turn) * cos(rise), sin(rise), cos(turn) * cos(rise)) @ self._view) > 0.12
+        return self._facing(turn, rise) > 0.12
 
-    def outline(self, corners: list[tuple[float, float]], out: float = 1.01) -> np.ndarray:
-        return np.array([self.at(turn, rise, out) for turn, rise in corners])
+    def outline(self, corners: list[tuple[float, float]], out: float = 1.01) -> Points:
+        """Corners on the surface; those far behind are left out, as they would come back on the other side."""
+        kept = [self.at(turn, rise, out) for turn, rise in corners if self._facing(turn, rise) > -0.6]
+        return np.array(kept).reshape(-1, 3)
+
+    def _facing(self, turn: float, rise: float) -> float:
+        return float(vector(sin(turn) * cos(rise), sin(rise), cos(turn) * cos(rise)) @ self._view)
 
 
 def add_head(figure: Figure, body: Puppet, person: Persona) -> None:
@@ -91,7 +97,7 @@ def _add_face(figure: Figure, skull: _Skull, person: Persona) -> None:
     style = person.hair_style
     brow = {"none": 1.35, "receding": 0.95, "buzz": 0.62}.get(style, 0.5)
     wide = 1.0 if style in ("long", "bob") else 1.25
-    if any(skull.seen(turn, -0.2) for turn in (-1.0, 0.0, 1.0)):
+    if style != "none" and any(skull.seen(turn, -0.2) for turn in (-1.0, 0.0, 1.0)):
         corners = [
             (-wide, -0.25),
             (-wide * 0.95, 0.2),

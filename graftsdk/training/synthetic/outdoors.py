@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from graftsdk.training.synthetic.cabin import textured
 from graftsdk.training.synthetic.camera import Camera
+from graftsdk.training.synthetic.draws import one_of
 from graftsdk.training.synthetic.palette import hsv
 from graftsdk.training.synthetic.prints import put_print
 from graftsdk.training.synthetic.textures import noise, window
@@ -48,15 +49,15 @@ def _any(rng: np.random.Generator) -> tuple[float, float, float]:
 
 
 def _texture(rng: np.random.Generator) -> str:
-    return str(rng.choice(("weave", "crumpled", "clouds", "stone", "grain", "brushed", "leaves")))
+    return one_of(rng, ("weave", "crumpled", "clouds", "stone", "grain", "brushed", "leaves"))
 
 
 def _street(rng: np.random.Generator, height: int, width: int, horizon: int) -> Image:
     image = np.empty((height, width, 3), np.uint8)
     sky = hsv(rng.uniform(0.52, 0.62), rng.uniform(0, 0.5), rng.uniform(0.6, 1.0))
     image[:horizon] = textured(rng, sky, "clouds", horizon, width)
-    ground = hsv(rng.choice((0.08, 0.12, 0.3, 0.6)), rng.uniform(0, 0.4), rng.uniform(0.25, 0.8))
-    image[horizon:] = textured(rng, ground, str(rng.choice(("stone", "clouds", "weave"))), height - horizon, width)
+    ground = hsv(one_of(rng, (0.08, 0.12, 0.3, 0.6)), rng.uniform(0, 0.4), rng.uniform(0.25, 0.8))
+    image[horizon:] = textured(rng, ground, one_of(rng, ("stone", "clouds", "weave")), height - horizon, width)
     _buildings(rng, image, horizon)
     _lines_on_ground(rng, image, horizon)
     for _ in range(int(rng.integers(0, 5))):

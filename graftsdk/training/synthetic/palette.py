@@ -7,6 +7,7 @@ import colorsys
 import numpy as np
 
 from graftsdk.training.synthetic.canvas import Colour, Material
+from graftsdk.training.synthetic.draws import one_of, pick
 
 __all__ = ["SHADOWED", "cloth", "hair_colour", "hsv", "skin_colour"]
 
@@ -32,7 +33,7 @@ def skin_colour(rng: np.random.Generator) -> Colour:
 
 def hair_colour(rng: np.random.Generator, grey: float) -> Colour:
     """A natural tone, mixed with grey."""
-    base = _HAIRS[int(rng.choice(len(_HAIRS), p=_HAIR_SHARES))]
+    base = pick(rng, dict(zip(_HAIRS, _HAIR_SHARES, strict=True)))
     light = rng.uniform(130, 225)
     return _mix(base, (light, light, light * 0.98), grey)
 
@@ -70,7 +71,7 @@ def cloth(rng: np.random.Generator, kind: str) -> Material:
     return Material(
         hsv(hue, saturation, value),
         low=rng.uniform(0.35, 0.62),
-        texture=str(rng.choice(("folds", "folds", "crumpled", "weave"))),
+        texture=one_of(rng, ("folds", "folds", "crumpled", "weave")),
         design=design,
         second=second,
         period=period,
@@ -86,11 +87,11 @@ def _design(
         return "pinstripes", hsv(hue, saturation, min(1.0, value * 1.5 + 0.05)), 0.05
     if kind not in ("any", "bright", "dull", "shirt") or rng.random() > (0.34 if kind != "shirt" else 0.15):
         return None, (0.0, 0.0, 0.0), 0.1
-    design = str(rng.choice(("stripes", "pinstripes", "checks", "dots", "blotches")))
+    design = one_of(rng, ("stripes", "pinstripes", "checks", "dots", "blotches"))
     contrast = value * rng.uniform(0.3, 0.75) if value > 0.5 else min(1.0, value + rng.uniform(0.2, 0.6))
     return (
         design,
-        hsv(hue + rng.choice((0.0, 0.5, rng.random())), saturation * rng.random(), contrast),
+        hsv(hue + one_of(rng, (0.0, 0.5, rng.random())), saturation * rng.random(), contrast),
         rng.uniform(0.03, 0.14),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graftsdk.training.synthetic.canvas import Colour, Material
+from graftsdk.training.synthetic.draws import one_of, pick
 from graftsdk.training.synthetic.palette import SHADOWED, cloth, hair_colour, skin_colour
 from graftsdk.training.synthetic.puppet import Build, Pose
 
@@ -60,16 +61,6 @@ class Persona:
     side: int = 1
 
 
-def pick(rng: np.random.Generator, weights: dict[str, float]) -> str:
-    """One key, as often as its weight says."""
-    at = rng.random() * sum(weights.values())
-    for name, weight in weights.items():
-        at -= weight
-        if at < 0:
-            return name
-    return name
-
-
 def sample_persona(rng: np.random.Generator) -> Persona:
     """A person, decided by `rng` alone."""
     role = pick(rng, _ROLES)
@@ -96,7 +87,7 @@ def sample_persona(rng: np.random.Generator) -> Persona:
 
 
 def _turn(rng: np.random.Generator, person: Persona) -> None:
-    turn_bin = int(rng.choice(8, p=(0.2, 0.15, 0.11, 0.1, 0.14, 0.1, 0.1, 0.1)))
+    turn_bin = pick(rng, {0: 0.2, 1: 0.15, 2: 0.11, 3: 0.1, 4: 0.14, 5: 0.1, 6: 0.1, 7: 0.1})
     person.turn = (turn_bin + rng.uniform(-0.5, 0.5)) * np.pi / 4
     person.labels["yaw_bin"] = float(turn_bin)
 
@@ -271,7 +262,7 @@ def _carry(rng: np.random.Generator, person: Persona, role: str, age: str, gende
     leaning = rng.random() < 0.15
     person.pose = Pose(
         (arms[0], arms[1]),
-        stride=rng.choice([-1, 1]) * rng.uniform(0.4, 1.3) if walking else rng.normal(0, 0.12),
+        stride=one_of(rng, (-1, 1)) * rng.uniform(0.4, 1.3) if walking else rng.normal(0, 0.12),
         stance=rng.uniform(0.02, 0.05) if walking else rng.uniform(0.035, 0.1),
         lean=rng.normal(0, 0.10 if leaning else 0.02),
         bend=rng.normal(0.03 if walking else 0.0, 0.07 if leaning else 0.03),
@@ -387,28 +378,58 @@ def _on_the_back(rng: np.random.Generator, person: Persona, role: str, age: str)
 
 
 def _things(rng: np.random.Generator, person: Persona) -> None:
-    """Surfaces of what may be carried."""
-    cloths = person.cloths
-    cloths["bag"] = cloth(rng, kind=pick(rng, {"any": 0.4, "dark": 0.4, "bright": 0.2}))
-    cloths["bag_pocket"] = cloth(rng, kind="dark")
-    cloths["ladys_bag"] = cloth(rng, kind=pick(rng, {"bright": 0.5, "any": 0.3, "dark": 0.2}))
-    cloths["strap"] = cloth(rng, kind="dark" if rng.random() < 0.7 else "dull")
-    cloths["paper"] = cloth(rng, kind=pick(rng, {"light": 0.4, "bright": 0.2, "any": 0.4}))
-    cloths["blanket"] = cloth(rng, kind=pick(rng, {"light": 0.4, "any": 0.6}))
-    cloths["leather"] = Material((rng.uniform(20, 60), rng.uniform(50, 90), rng.uniform(80, 140)), texture="crumpled")
-    cloths["carton"] = Material((rng.uniform(80, 130), rng.uniform(130, 170), rng.uniform(165, 210)), texture="weave")
-    brown = rng.uniform(0.5, 1.1)
-    cloths["fur"] = (
-        Material((80 * brown, 120 * brown, 170 * brown), texture="leaves", low=0.6, offset=_place(rng))
-        if rng.random() < 0.5
-        else cloth(rng, kind="any")
-    )
-    tone = _near(rng, person.skin.colour)
-    cloths["baby_skin"] = Material(tone, low=0.65)
-    cloths["baby_hair"] = Material(hair_colour(rng, 0.0) if rng.random() < 0.7 else tone, low=0.7)
-    cloths["screen"] = Material(
-        (rng.uniform(200, 255), rng.uniform(190, 250), rng.uniform(150, 245)), low=0.9, gloss=0.3
-    )
+    """Surfaces of what is carried."""
+    needed = {name for thing in person.things for name in _SURFACES.get(thing, ())}
+    for name in sorted(needed):
+        if name in _KINDS:
+            person.cloths[name] = cloth(rng, kind=pick(rng, _KINDS[name]))
+        elif name == "leather":
+            leather = (rng.uniform(20, 60), rng.uniform(50, 90), rng.uniform(80, 140))
+            person.cloths[name] = Material(leather, texture="crumpled")
+        elif name == "carton":
+            carton = (rng.uniform(80, 130), rng.uniform(130, 170), rng.uniform(165, 210))
+            person.cloths[name] = Material(carton, texture="weave")
+        elif name == "fur":
+            brown = rng.uniform(0.5, 1.1)
+            fur = Material((80 * brown, 120 * brown, 170 * brown), texture="leaves", low=0.6, offset=_place(rng))
+            person.cloths[name] = fur if rng.random() < 0.5 else cloth(rng, kind="any")
+        elif name == "baby_skin":
+            tone = _near(rng, person.skin.colour)
+            person.cloths[name] = Material(tone, low=0.65)
+            person.cloths["baby_hair"] = Material(hair_colour(rng, 0.0) if rng.random() < 0.7 else tone, low=0.7)
+        elif name == "screen":
+            light = (rng.uniform(200, 255), rng.uniform(190, 250), rng.uniform(150, 245))
+            person.cloths[name] = Material(light, low=0.9, gloss=0.3)
+
+
+# Thing -> its surfaces.
+_SURFACES = {
+    "backpack": ("bag", "bag_pocket", "strap"),
+    "cross_strap": ("bag", "strap"),
+    "box_on_the_back": ("strap",),
+    "parcel": ("carton",),
+    "phone": ("screen",),
+    "watch": ("strap",),
+    "ladys_bag": ("ladys_bag", "bag_pocket", "strap"),
+    "shopping_bag": ("paper", "strap"),
+    "briefcase": ("strap",),
+    "suitcase": ("bag",),
+    "baby": ("blanket", "baby_skin"),
+    "carrier": ("blanket", "baby_skin", "strap"),
+    "plush": ("fur",),
+    "grocery": ("paper",),
+    "tool_belt": ("leather",),
+}
+
+# Surface -> kinds of cloth.
+_KINDS = {
+    "bag": {"any": 0.4, "dark": 0.4, "bright": 0.2},
+    "bag_pocket": {"dark": 1.0},
+    "ladys_bag": {"bright": 0.5, "any": 0.3, "dark": 0.2},
+    "strap": {"dark": 0.7, "dull": 0.3},
+    "paper": {"light": 0.4, "bright": 0.2, "any": 0.4},
+    "blanket": {"light": 0.4, "any": 0.6},
+}
 
 
 def _finish(person: Persona, role: str, age: str, gender: str) -> None:

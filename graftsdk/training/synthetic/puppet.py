@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from math import atan2, cos, pi, sin
 
@@ -80,11 +81,17 @@ class Trunk:
     def __init__(self, levels: Points, towards: Vector) -> None:
         self.levels = levels
         self._towards = towards
+        self._heights: list[float] = levels[:, 1].tolist()
 
     def at(self, y: float) -> Vector:
         """float64[5]: the ellipse at a height."""
-        rising = self.levels[:, 1]
-        return np.array([np.interp(y, rising, self.levels[:, i]) for i in range(5)])
+        heights = self._heights
+        if y <= heights[0] or y >= heights[-1]:
+            return np.array(self.levels[0 if y <= heights[0] else -1])
+        i = bisect_right(heights, y)
+        share = (y - heights[i - 1]) / (heights[i] - heights[i - 1])
+        ring: Vector = self.levels[i - 1] * (1 - share) + self.levels[i] * share
+        return ring
 
     def between(self, low: float, high: float, ease: float) -> Points:
         """float64[N, 5]: the ellipses from `low` to `high`, wider by `ease` metres."""
@@ -136,7 +143,7 @@ class Puppet:
         self.head_radii = vector(0.365 * head, 0.5 * head, 0.43 * head)
         drop = 0.05 * build.stoop * tall
         chin = tall - head - drop
-        self.y_shoulder = chin - 0.30 * head
+        self.y_shoulder = chin - 0.25 * head
         self.y_hip = tall * (0.36 + 0.019 * build.heads) - 0.01 * tall * abs(pose.stride)
         span = self.y_shoulder - self.y_hip
         self.y_waist = self.y_hip + 0.36 * span
@@ -172,8 +179,8 @@ class Puppet:
             (self.y_hip + 0.06 * span, hips * b.girth, 0.062 * tall * b.girth, -0.006 * tall),
             (self.y_waist, waist, 0.054 * tall * b.girth, 0.0),
             (self.y_chest, shoulders * 0.84 * b.girth**0.7, 0.064 * tall * b.girth**0.8, 0.006 * tall),
-            (self.y_shoulder - 0.05 * span, shoulders * 0.9, 0.05 * tall * b.girth**0.5, 0.0),
-            (self.y_shoulder + 0.05 * span, shoulders * 0.62, 0.036 * tall, -0.004 * tall),
+            (self.y_shoulder - 0.06 * span, shoulders * 0.92, 0.05 * tall * b.girth**0.5, 0.0),
+            (self.y_shoulder + 0.045 * span, shoulders * 0.70, 0.036 * tall, -0.004 * tall),
             (self.y_shoulder + 0.15 * span, 0.04 * tall * b.girth**0.5, 0.034 * tall, 0.0),
         ]
         levels = np.empty((len(rows), 5))
@@ -203,8 +210,8 @@ class Puppet:
         upper, lower = 0.165 * tall, 0.155 * tall
         self.shoulder, self.elbow, self.wrist = {}, {}, {}
         for side, place in zip(SIDES, pose.arms, strict=True):
-            spine = self._spine(self.y_shoulder - 0.01 * tall)
-            at = spine + vector(side * self.build.shoulders * tall * 0.97, 0.0, 0.0)
+            spine = self._spine(self.y_shoulder - 0.02 * tall)
+            at = spine + vector(side * self.build.shoulders * tall * 0.88, 0.0, 0.0)
             target, pole = self._place(place, side, at, pose)
             self.shoulder[side] = at
             self.elbow[side], self.wrist[side] = _two_bones(at, target, upper, lower, pole)

@@ -14,16 +14,19 @@ from graftsdk.training.synthetic.cabin import draw_cabin, sample_cabin
 from graftsdk.training.synthetic.camera import Camera
 from graftsdk.training.synthetic.canvas import Canvas
 from graftsdk.training.synthetic.clutter import draw_thing
+from graftsdk.training.synthetic.draws import pick
+from graftsdk.training.synthetic.mirror import draw_mirror
 from graftsdk.training.synthetic.outdoors import draw_outdoors, sample_view
 from graftsdk.training.synthetic.person import draw_person
-from graftsdk.training.synthetic.persona import Value, sample_persona
+from graftsdk.training.synthetic.persona import Persona, Value, sample_persona
 from graftsdk.training.synthetic.sensor import expose, shade_floor
 
 __all__ = ["DrawnPerson", "DrawnScene", "draw_scene"]
 
 LEAST_SIDE, MOST_SIDE = 64, 1300  # pixels; the noise that pictures are cut from is not larger
 _ELSEWHERE = 1 / 3  # of the scenes are no lifts
-_COUNTS = (0.04, 0.21, 0.25, 0.22, 0.16, 0.12)  # how many people, from none
+_MIRRORS = 0.2  # of the lifts have one
+_COUNTS = {0: 0.04, 1: 0.21, 2: 0.25, 3: 0.22, 4: 0.16, 5: 0.12}  # people in a scene
 
 
 @dataclass(frozen=True)
@@ -78,17 +81,21 @@ def draw_scene(seed: int, index: int, size: tuple[int, int] = (360, 640)) -> Dra
     height, width = _checked_size(size)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index])))
     elsewhere = rng.random() < _ELSEWHERE
-    count = int(rng.choice(len(_COUNTS), p=_COUNTS))
+    count = pick(rng, _COUNTS)
     if elsewhere:
         camera, (near, far) = sample_view(rng, (height, width))
         image = draw_outdoors(rng, camera)
         places = [_spot_on_street(rng, camera, near, far) for _ in range(count + int(rng.integers(0, 3)))]
+        people = {i: sample_persona(rng) for i in range(count)}
     else:
         cabin = sample_cabin(rng, (height, width))
         camera = cabin.camera
         image = draw_cabin(rng, cabin)
         places = _spots_in_cabin(rng, cabin.wide, cabin.deep, camera, count + int(rng.random() < 0.2))
-    owner, amodal, labels = _draw_all(rng, image, camera, places, count)
+        people = {i: sample_persona(rng) for i in range(min(count, len(places)))}
+        if rng.random() < _MIRRORS:
+            draw_mirror(rng, image, cabin, [(places[i], person) for i, person in people.items()])
+    owner, amodal, labels = _draw_all(rng, image, camera, places, people)
     persons = tuple(
         person
         for i, (whole, told) in enumerate(zip(amodal, labels, strict=True))
@@ -136,9 +143,16 @@ def _draw_all(
     image: npt.NDArray[np.uint8],
     camera: Camera,
     places: list[tuple[float, float]],
-    count: int,
+    people: dict[int, Persona],
 ) -> tuple[npt.NDArray[np.uint8], list[npt.NDArray[np.bool_]], list[dict[str, Value]]]:
-    """The first `count` places get people, the others things; all are drawn from far to near.
+    """Everybody, and things at the places that nobody has, from far to near.
+
+    Args:
+        rng: decides about light and things.
+        image: the empty place; changed in place.
+        camera: that sees it.
+        places: (x, z) metres.
+        people: number of the place -> who stands there.
 
     Returns:
         uint8[H, W] with the number of the person (from 1) that each pixel shows, the amodal masks, the labels.
@@ -148,24 +162,23 @@ def _draw_all(
     labels: list[dict[str, Value]] = []
     light = (float(rng.uniform(-1, 1)), float(rng.uniform(-1, 0.2)))
     shadow = rng.uniform(0, 0.55)
-    order = sorted(
-        range(len(places)), key=lambda i: -hypot(places[i][0] - camera.position[0], places[i][1] - camera.position[2])
-    )
-    for i in order:
-        if shadow > 0.1:
+    eye_x, _, eye_z = camera.position
+    order = sorted(range(len(places)), key=lambda i: -hypot(places[i][0] - eye_x, places[i][1] - eye_z))
+    if shadow > 0.1:
+        for i in order:
             _shadow(image, camera, places[i], shadow)
     for i in order:
         canvas = Canvas(image, light)
-        if i < count:
-            person = sample_persona(rng)
-            draw_person(canvas, camera, places[i], person)
-            shape = canvas.mask > 0
-            amodal.append(shape)
-            labels.append(person.labels)
-            owner[shape] = len(amodal)
-        else:
+        person = people.get(i)
+        if person is None:
             draw_thing(rng, canvas, camera, places[i])
             owner[canvas.mask > 0] = 0
+            continue
+        draw_person(canvas, camera, places[i], person)
+        shape = canvas.mask > 0
+        amodal.append(shape)
+        labels.append(person.labels)
+        owner[shape] = len(amodal)
     return owner, amodal, labels
 
 

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from graftsdk.training.synthetic.draws import one_of
+
 __all__ = ["expose", "shade_floor"]
 
 Image = npt.NDArray[np.uint8]
@@ -19,7 +21,7 @@ def expose(rng: np.random.Generator, image: Image) -> Image:
     if rng.random() < 0.3:
         image = _glow(rng, image)
     image = cv2.LUT(image, _tones(rng))  # type: ignore[assignment]
-    strength = int(rng.choice((0, 0, 1, 2, 3)))
+    strength = one_of(rng, (0, 0, 1, 2, 3))
     if strength:
         image = cv2.multiply(image, _vignette(height, width, strength), scale=1 / 255)  # type: ignore[assignment]
     image = _soften(rng, image)
@@ -57,8 +59,8 @@ def _glow(rng: np.random.Generator, image: Image) -> Image:
         if y < 0 and x < 0
         else _spot(height, width)[:height, :width]
     )
-    table = np.rint(np.arange(256)[:, None] * tint).astype(np.uint8)[None]
-    lit: Image = cv2.add(image, cv2.LUT(cv2.merge((spot, spot, spot)), table))  # type: ignore[assignment]
+    table = np.rint(np.arange(256)[:, None] * tint).astype(np.uint8)[:, None]
+    lit: Image = cv2.add(image, cv2.applyColorMap(np.ascontiguousarray(spot), table))  # type: ignore[assignment]
     return lit
 
 
@@ -71,7 +73,7 @@ def _spot(height: int, width: int) -> Image:
 
 def _tones(rng: np.random.Generator) -> Image:
     """uint8[1, 256, 3]: exposure, contrast, saturation of light, colour temperature."""
-    gain, gamma = rng.uniform(0.6, 1.35), rng.uniform(0.72, 1.35)
+    gain, gamma = rng.uniform(0.72, 1.4), rng.uniform(0.68, 1.25)
     lift = rng.uniform(0, 26) if rng.random() < 0.4 else 0.0
     warmth = rng.normal(0, 0.09)
     tint = np.array((1 - warmth, 1 + rng.normal(0, 0.03), 1 + warmth))
@@ -84,7 +86,7 @@ def _tones(rng: np.random.Generator) -> Image:
 @lru_cache(maxsize=16)
 def _vignette(height: int, width: int, strength: int) -> Image:
     rows, columns = np.ogrid[-1 : 1 : 1j * height, -1 : 1 : 1j * width]
-    light = 1 - 0.13 * strength * (rows * rows + columns * columns)
+    light = 1 - 0.11 * strength * (rows * rows + columns * columns)
     return np.repeat((255 * np.clip(light, 0, 1)).astype(np.uint8)[:, :, None], 3, 2)
 
 
@@ -110,7 +112,7 @@ def _soften(rng: np.random.Generator, image: Image) -> Image:
 
 def _with_noise(rng: np.random.Generator, image: Image) -> Image:
     height, width = image.shape[:2]
-    weight = float(rng.choice((0.0, 0.06, 0.12, 0.2, 0.35)))
+    weight = one_of(rng, (0.0, 0.06, 0.12, 0.18, 0.28))
     if weight == 0.0:
         return image
     grain = _grain(height, width)

@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SIDE", "Plane", "noise", "pattern", "window"]
+__all__ = ["PERIODS", "SIDE", "Plane", "noise", "pattern", "window"]
 
 SIDE = 1408  # of every plane, pixels; windows of at most SIDE - 1 are cut from it
+
+PERIODS = (3, 4, 6, 8, 12, 16, 24, 32, 48)  # of patterns, pixels
 
 Plane = npt.NDArray[np.uint8]
 
@@ -41,7 +43,7 @@ def noise(kind: str) -> Plane:
     return _fixed((low + (255 - low) * scaled + 0.5).astype(np.uint8))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=50)
 def pattern(kind: str, period: int) -> Plane:
     """uint8[SIDE, SIDE], 255 where the second colour of a cloth shows.
 
@@ -49,22 +51,22 @@ def pattern(kind: str, period: int) -> Plane:
         kind: "stripes" (across), "pinstripes" (down), "checks", "dots" or "blotches".
         period: pixels after which it repeats.
     """
-    rows, columns = np.indices((SIDE, SIDE), dtype=np.int32)
-    row, column = rows % period, columns % period
-    if kind == "stripes":
-        shown = row < period // 2
-    elif kind == "pinstripes":
-        shown = column < max(1, period // 5)
-    elif kind == "checks":
-        shown = (row < period // 3) ^ (column < period // 3)
-    elif kind == "dots":
-        shown = (row - period // 2) ** 2 + (column - period // 2) ** 2 < (period * period) // 10
-    else:
+    if kind == "blotches":
         cells = max(4, SIDE // (2 * period))
         rng = np.random.Generator(np.random.PCG64(period))
-        spots = cv2.resize(rng.random((cells, cells), dtype=np.float32), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
-        shown = spots > 0.58
-    return _fixed(shown.astype(np.uint8) * np.uint8(255))
+        spots = cv2.resize(rng.random((cells, cells), dtype=np.float32), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+        return _fixed((spots > 0.62).astype(np.uint8) * np.uint8(255))
+    row, column = np.indices((period, period))
+    if kind == "stripes":
+        cell = row < period // 2
+    elif kind == "pinstripes":
+        cell = column < max(1, period // 5)
+    elif kind == "checks":
+        cell = (row < period // 3) ^ (column < period // 3)
+    else:
+        cell = (row - period // 2) ** 2 + (column - period // 2) ** 2 < (period * period) // 10
+    times = SIDE // period + 1
+    return _fixed(np.ascontiguousarray(np.tile(cell.astype(np.uint8) * np.uint8(255), (times, times))[:SIDE, :SIDE]))
 
 
 def window(plane: Plane, x: int, y: int, width: int, height: int) -> Plane:
