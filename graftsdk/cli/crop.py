@@ -71,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     form = out.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a line of JSON for each image or frame")
-    form.add_argument("--quiet", action="store_true", help="print nothing but what went wrong")
+    form.add_argument("--quiet", action="store_true", help="no line for each image, no bar, no summary")
     who = parser.add_argument_group("who is cut out")
     who.add_argument("--segmenter", metavar="FILE", required=True, help="a plan, an ONNX file (.onnx) or a checkpoint")
     who.add_argument("--min-score", type=float, metavar="X", help="least score of a person; default: the segmenter's")
