@@ -143,8 +143,8 @@ def forward(state: Mapping[str, torch.Tensor], x: torch.Tensor) -> dict[str, tor
     rows: dict[str, list[torch.Tensor]] = {"loc": [], "conf": [], "mask": []}
     for level in (p3, p4, p5, p6, p7):
         feature = torch.relu(convolution("prediction_layers.0.upfeature.0", level))
-        for name, layer in (("loc", "bbox_layer"), ("conf", "conf_layer"), ("mask", "mask_layer")):
-            found = convolution(f"prediction_layers.0.{layer}", feature)
+        for name, last in (("loc", "bbox_layer"), ("conf", "conf_layer"), ("mask", "mask_layer")):
+            found = convolution(f"prediction_layers.0.{last}", feature)
             each = found.shape[1] // 3
             for j in range(found.shape[2]):
                 for i in range(found.shape[3]):

@@ -88,9 +88,10 @@ def import_yolact(
     document = check_document(
         SegmenterDocument(_arch(tensors, where), 1.0, sides, tuple(scales), names, square_priors=square_priors)
     )
-    expected = Yolact(document).state_dict()
+    model = Yolact(document)
+    expected = model.state_dict()
     check_tensors(tensors, {_original(name): like for name, like in expected.items()}, where)
-    model = Yolact.from_tensors(document, {name: tensors[_original(name)] for name in expected}, where)
+    model.load_state_dict({name: tensors[_original(name)] for name in expected}, strict=True, assign=True)
     model.save(output)
     return model
 

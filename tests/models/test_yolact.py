@@ -13,6 +13,7 @@ import original_yolact
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 from torchvision import models
 
 from graftsdk.errors import InputError, PlanCorrupt, PlanError, PlanVersionError
@@ -106,18 +107,21 @@ def test_scales_follow_the_shorter_side(side: int, scales: tuple[float, ...]) ->
     assert Yolact.create("resnet18", (side, side + 80), width=0.25, channels=8).scales == pytest.approx(scales)
 
 
-@pytest.mark.parametrize("size", [(64, 97), (33, 131)])
 @pytest.mark.parametrize(
     ("arch", "width", "channels"),
     [
         ("resnet18", 0.5, 64),
         ("mobilenet_v3_large", 0.5, 64),
         ("mobilenet_v3_small", 0.5, 64),
-        ("mobilenet_v3_small", 1.0, 16),
     ],
 )
-def test_any_size_passes(arch: str, width: float, channels: int, size: tuple[int, int]) -> None:
+def test_any_size_passes(arch: str, width: float, channels: int) -> None:
     model = Yolact.create(arch, SIZE, ("person", "dog"), width, channels, prototypes=6)
+    for size in ((64, 97), (33, 131)):
+        check_outputs(model.eval(), size)
+
+
+def check_outputs(model: Yolact, size: tuple[int, int]) -> None:
     levels = [halved(size, times) for times in (3, 4, 5, 6, 7)]
     count = 3 * sum(rows * columns for rows, columns in levels)
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
@@ -180,12 +184,15 @@ def test_weights_are_golden_and_leave_the_generators_alone() -> None:
 
 def test_layers_outside_the_backbone_are_xavier_uniform() -> None:
     model = small(channels=256, prototypes=32)
-    for layer in (model.fpn.smooth[0], model.fpn.lateral[2], model.proto.last, model.head.conf):
+    for name in ("fpn.smooth.0", "fpn.lateral.2", "proto.last", "head.conf"):
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d)
         area = layer.kernel_size[0] ** 2
         bound = math.sqrt(6 / ((layer.in_channels + layer.out_channels) * area))
         weight = layer.weight.detach()
         assert float(weight.abs().max()) == pytest.approx(bound, rel=0.01)
         assert float(weight.std()) == pytest.approx(bound / math.sqrt(3), rel=0.02)
+        assert layer.bias is not None
         assert not layer.bias.any()
 
 
@@ -317,7 +324,6 @@ def write(path: Path, found: SegmenterDocument, tensors: dict[str, torch.Tensor]
     ("change", "message"),
     [
         ({"arch": "vgg16"}, "arch: expected one of"),
-        ({"arch": "resnet50"}, "expected the tensor 'backbone.layer1.0.bn3.bias'"),
         ({"width": 0.5}, r"expected shape \[32, 3, 7, 7\], found \[16, 3, 7, 7\]"),
         ({"channels": 16}, r"fpn.lateral.0.weight: expected shape \[16, 32, 1, 1\]"),
         ({"prototypes": 8}, r"proto.last.weight: expected shape \[8, 8, 1, 1\]"),
@@ -357,7 +363,7 @@ def test_nothing_that_no_reader_takes_is_written(tmp_path: Path) -> None:
         model.save(tmp_path / "s.safetensors")
     model.metrics = {}
     with torch.no_grad():
-        model.semantic.bias.fill_(math.inf)
+        model.state_dict()["semantic.bias"].fill_(math.inf)
     with pytest.raises(InputError, match="semantic.bias: expected finite values"):
         model.save(tmp_path / "s.safetensors")
     assert not list(tmp_path.iterdir())

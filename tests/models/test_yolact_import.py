@@ -40,7 +40,7 @@ def test_the_forward_pass_is_the_originals(tmp_path: Path) -> None:
     written = import_yolact(tmp_path / "original.pth", tmp_path / "s.safetensors", ["a", "b", "c"])
     model = Yolact.load(tmp_path / "s.safetensors").double()
     assert model.document() == written.document()
-    x = torch.randn(2, 3, 74, 102, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = torch.randn(1, 3, 74, 102, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     with torch.no_grad():
         expected = original_yolact.forward({name: tensor.double() for name, tensor in state.items()}, x)
         found = model(x)._asdict()
@@ -51,7 +51,7 @@ def test_the_forward_pass_is_the_originals(tmp_path: Path) -> None:
         assert found[name].shape == values.shape
         assert float(values.std()) > 1e-3
         assert float((found[name] - values).abs().max()) < 1e-9 * float(values.abs().max()), name
-    assert found["loc"].shape == (2, 3 * (10 * 13 + 5 * 7 + 3 * 4 + 2 * 2 + 1), 4)
+    assert found["loc"].shape == (1, 3 * (10 * 13 + 5 * 7 + 3 * 4 + 2 * 2 + 1), 4)
 
 
 def hollow_file(path: Path, change: Callable[[Tensors], Any] = lambda tensors: None, classes: int = 80) -> Path:
@@ -61,7 +61,7 @@ def hollow_file(path: Path, change: Callable[[Tensors], Any] = lambda tensors: N
     return path
 
 
-def test_a_file_of_version_1(tmp_path: Path) -> None:
+def test_a_file_of_version_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Old torch's format, the backbone twice, downsampling layers that nothing reads, no counters."""
 
     def age(tensors: Tensors) -> None:
@@ -73,6 +73,7 @@ def test_a_file_of_version_1(tmp_path: Path) -> None:
             tensors[f"fpn.downsample_layers.{index}.weight"] = torch.zeros(256, 256, 3, 3)
             tensors[f"fpn.downsample_layers.{index}.bias"] = torch.zeros(256)
 
+    monkeypatch.setattr(Yolact, "save", lambda self, path: None)  # 120 MB that nobody reads
     tensors = original_yolact.hollow()
     age(tensors)
     torch.save(tensors, tmp_path / "v1.pth", _use_new_zipfile_serialization=False)
@@ -91,7 +92,8 @@ def test_a_file_of_version_1(tmp_path: Path) -> None:
         "chair",
         "toothbrush",
     ]
-    assert set(model.state_dict()) == set(Yolact.load(tmp_path / "s.safetensors").state_dict())
+    assert set(model.state_dict()) == set(model.skeleton().state_dict())
+    assert not any(tensor.is_meta for tensor in model.state_dict().values())
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,6 @@ def test_a_file_of_version_1(tmp_path: Path) -> None:
     [
         ({}, (24, 48, 96, 192, 384)),
         ({"size": 400}, (17, 34, 69, 139, 279)),
-        ({"size": 275}, (12, 24, 48, 96, 192)),
         ({"scales": (32, 64, 128, 256, 512), "square_priors": False}, (32, 64, 128, 256, 512)),
     ],
 )
