@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -181,6 +183,13 @@ def _collate(items: list[tuple[torch.Tensor, Truth]]) -> Batch:
     return Batch(torch.stack([image for image, _ in items]), tuple(truth for _, truth in items))
 
 
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C and SIGTERM reach a whole group of processes; the training process alone answers them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+
+
 class _Steps:
     """The batches from one step on, as a DataLoader wants them."""
 
@@ -205,5 +214,6 @@ def load_batches(images: TrainingImages, order: EpochOrder, first: int, last: in
         num_workers=workers,
         collate_fn=_collate,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_ignore_signals,
         generator=torch.Generator().manual_seed(0),
     )
