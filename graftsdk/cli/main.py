@@ -31,6 +31,7 @@ COMMANDS = {
     "doctor": ("graftsdk.cli.doctor", "what this machine can do, and what is wrong with the installation"),
     "cache": ("graftsdk.cli.cache", "the compiled engines of this user: ls, clear, verify"),
     "plan": ("graftsdk.cli.plan", "change plans label by label: add, remove, revert, merge, diff, log"),
+    "scenes": ("graftsdk.cli.scenes", "draw lift scenes with exact masks, a data set to train on"),
     "train": ("graftsdk.cli.train", "train a segmenter on annotated images"),
     "import": ("graftsdk.cli.import_", "torchvision's weights as a trunk checkpoint"),
 }

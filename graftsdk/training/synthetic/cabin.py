@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import atan2, radians, tan
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graftsdk.training.synthetic.camera import NEAREST, Camera, Points
+from graftsdk.training.synthetic.canvas import multiplied, scaled
 from graftsdk.training.synthetic.draws import one_of
 from graftsdk.training.synthetic.palette import hsv
 from graftsdk.training.synthetic.prints import put_print
@@ -66,7 +68,7 @@ def draw_cabin(rng: np.random.Generator, cabin: Cabin) -> Image:
     height, width = cabin.camera.size
     coarse = 1 if rng.random() < 0.3 else 2  # walls of half the resolution cost a third; rails and people stay sharp
     camera = replace(cabin.camera, focal=cabin.camera.focal / coarse, size=(height // coarse, width // coarse))
-    image = np.full((*camera.size, 3), rng.integers(20, 120), np.uint8)
+    image: Image = np.full((*camera.size, 3), rng.integers(20, 120), np.uint8)
     wall = _wall_colour(rng)
     kind = one_of(rng, ("brushed", "brushed", "brushed", "grain", "stone", "weave", "weave", "clouds"))
     for name, plane in cabin.planes().items():
@@ -79,7 +81,7 @@ def draw_cabin(rng: np.random.Generator, cabin: Cabin) -> Image:
             texture = _wall(rng, _wall_colour(rng) if other else wall, kind, name)
         _place_plane(image, camera, plane, texture)
     if coarse > 1:
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
     if rng.random() < 0.6:
         _hand_rails(rng, image, cabin)
     return image
@@ -98,16 +100,16 @@ def textured(rng: np.random.Generator, colour: tuple[float, float, float], kind:
     """uint8[height, width, 3] of one colour with the grain of a kind of `noise` and a slow change of brightness."""
     plane = window(noise(kind), int(rng.integers(0, 1000)), int(rng.integers(0, 1000)), width, height)
     slope = rng.integers(150, 256, (2, 2)).astype(np.uint8)
-    light = cv2.multiply(cv2.resize(slope, (width, height), interpolation=cv2.INTER_LINEAR), plane, scale=1 / 255)
+    slow = np.asarray(cv2.resize(slope, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    light = multiplied(slow, plane)
     table = np.clip(np.arange(256)[:, None] / 255 * np.array(colour) * 1.15, 0, 255).astype(np.uint8)[:, None]
-    shaded: Image = cv2.applyColorMap(light, table)  # type: ignore[assignment]
-    return shaded
+    return np.asarray(cv2.applyColorMap(light, table), np.uint8)
 
 
 def _wall(rng: np.random.Generator, colour: tuple[float, float, float], kind: str, name: str) -> Image:
     texture = textured(rng, colour, kind, 2 * _TILE, 2 * _TILE)
     side = 2 * _TILE
-    dark = tuple(0.55 * v for v in colour)
+    dark = scaled(colour, 0.55)
     panels = int(rng.integers(1, 5))
     for i in range(1, panels):
         cv2.line(texture, (i * side // panels, 0), (i * side // panels, side), dark, 2)
@@ -127,7 +129,7 @@ def _wall(rng: np.random.Generator, colour: tuple[float, float, float], kind: st
         put_print(rng, texture, (int(rng.integers(10, 110)), int(rng.integers(20, 90))), int(rng.integers(50, 110)))
     if rng.random() < 0.4:
         x, y = int(rng.integers(10, side - 40)), int(rng.integers(80, 130))
-        cv2.rectangle(texture, (x, y), (x + 22, y + 70), tuple(0.7 * v for v in colour), -1)
+        cv2.rectangle(texture, (x, y), (x + 22, y + 70), scaled(colour, 0.7), -1)
         for i in range(12):
             cv2.circle(
                 texture,
@@ -211,7 +213,7 @@ def _hand_rails(rng: np.random.Generator, image: Image, cabin: Cabin) -> None:
     corners = np.array(
         ((gap, y, 0.1), (gap, y, cabin.deep - gap), (cabin.wide - gap, y, cabin.deep - gap), (cabin.wide - gap, y, 0.1))
     )
-    for one, other in zip(corners[:-1], corners[1:], strict=True):
+    for one, other in pairwise(corners):
         if rng.random() < 0.8:
             seen = cabin.camera.view(np.linspace(one, other, 12))
             seen = seen[seen[:, 2] > NEAREST]

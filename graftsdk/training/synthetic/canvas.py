@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from graftsdk.training.synthetic.textures import PERIODS, noise, pattern, window
 
-__all__ = ["SHIFT", "Canvas", "Colour", "Fixed", "Material"]
+__all__ = ["SHIFT", "Canvas", "Colour", "Fixed", "Material", "multiplied", "scaled"]
 
 SHIFT = 4  # fractional bits of coordinates
 
@@ -64,11 +64,23 @@ class Material:
             white = self.gloss * _HIGHLIGHT
             shades += white * (255 - shades)
         np.minimum(shades, 255, out=shades)
-        return (shades + 0.5).astype(np.uint8)[:, None]
+        table: npt.NDArray[np.uint8] = (shades + 0.5).astype(np.uint8)[:, None]
+        return table
 
 
 _RAMP = (np.arange(256) / 255)[:, None]
 _HIGHLIGHT = np.clip((_RAMP - 0.8) * 5, 0, 1)
+
+
+def scaled(colour: Colour, by: float) -> Colour:
+    """Lighter or darker by a factor."""
+    b, g, r = (min(255.0, value * by) for value in colour)
+    return (b, g, r)
+
+
+def multiplied(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Both as shares of 255, multiplied and rounded; of equal shapes."""
+    return np.asarray(cv2.multiply(one, other, scale=1 / 255), np.uint8)
 
 
 class Canvas:
@@ -104,18 +116,19 @@ class Canvas:
             convex: False takes the points as a polygon.
         """
         height, width = self.mask.shape
-        x0, y0 = (int(v) for v in points.min(0) >> SHIFT)
-        x1, y1 = (int(v) for v in points.max(0) >> SHIFT)
-        x0, y0, x1, y1 = max(x0 - 1, 0), max(y0 - 1, 0), min(x1 + 2, width), min(y1 + 2, height)
+        first: Fixed = points.min(0) >> SHIFT
+        last: Fixed = points.max(0) >> SHIFT
+        x0, y0 = max(int(first[0]) - 1, 0), max(int(first[1]) - 1, 0)
+        x1, y1 = min(int(last[0]) + 2, width), min(int(last[1]) + 2, height)
         if x0 >= x1 or y0 >= y1:
             return
         shape = np.zeros((y1 - y0, x1 - x0), np.uint8)
         local = points - np.array([x0 << SHIFT, y0 << SHIFT], np.int32)
-        for first, last in shapes:
+        for start, stop in shapes:
             if convex:
-                cv2.fillConvexPoly(shape, cv2.convexHull(local[first:last]), 255, cv2.LINE_8, SHIFT)
+                cv2.fillConvexPoly(shape, cv2.convexHull(local[start:stop]), 255, cv2.LINE_8, SHIFT)
             else:
-                cv2.fillPoly(shape, [local[first:last]], 255, cv2.LINE_8, SHIFT)
+                cv2.fillPoly(shape, [local[start:stop]], 255, cv2.LINE_8, SHIFT)
         self._fill(shape, (x0, y0, x1, y1), material, round_px, scale)
 
     def _fill(
@@ -130,7 +143,7 @@ class Canvas:
         bright = self._brightness(shape, round_px) if round_px >= 1 else shape
         place = (material.offset[0] + x0, material.offset[1] + y0, x1 - x0, y1 - y0)
         if material.texture is not None:
-            bright = cv2.multiply(bright, window(noise(material.texture), *place), scale=1 / 255)
+            bright = multiplied(bright, window(noise(material.texture), *place))
         colours = cv2.applyColorMap(bright, material.table)
         if material.design is not None:
             period = min(PERIODS, key=lambda each: abs(each - material.period * scale))
@@ -149,5 +162,5 @@ class Canvas:
         middle = side // 2
         x = middle - round(self.light[0] * middle * 0.7)
         y = middle - round(self.light[1] * middle * 0.7)
-        blurred: npt.NDArray[np.uint8] = cv2.blur(shape, (side, side), anchor=(x, y), borderType=cv2.BORDER_REPLICATE)  # type: ignore[assignment]
-        return blurred
+        blurred = cv2.blur(shape, (side, side), anchor=(x, y), borderType=cv2.BORDER_REPLICATE)
+        return np.asarray(blurred, np.uint8)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from graftsdk.training.synthetic.camera import Points
-from graftsdk.training.synthetic.canvas import Material
+from graftsdk.training.synthetic.canvas import Material, scaled
 from graftsdk.training.synthetic.figure import Figure, Vector, vector
 from graftsdk.training.synthetic.persona import Persona
 from graftsdk.training.synthetic.puppet import SIDES, Puppet
@@ -139,7 +139,7 @@ def _add_front(figure: Figure, body: Puppet, person: Persona, low: float, ease: 
     out = ease + 0.004
     span = body.y_shoulder - body.y_hip
     top, inner, accent = person.cloths["top"], person.cloths["inner"], person.cloths["accent"]
-    dark = replace(top, colour=_scaled(top.colour, 0.5), design=None, texture=None)
+    dark = replace(top, colour=scaled(top.colour, 0.5), design=None, texture=None)
     neck = body.y_shoulder + 0.06 * span
     front = body.trunk.seen(0.0, body.y_chest)
     if person.top in ("suit", "cardigan", "coat") and front:
@@ -168,7 +168,7 @@ def _add_front(figure: Figure, body: Puppet, person: Persona, low: float, ease: 
                         (0.0, v),
                         (s * 0.1, v - 0.01),
                     ],
-                    replace(dark, colour=_scaled(top.colour, 0.8)),
+                    replace(dark, colour=scaled(top.colour, 0.8)),
                     0.014,
                     out,
                 )
@@ -256,8 +256,3 @@ def _flat(
 ) -> None:
     """A polygon of (turn, height) corners on the trunk."""
     figure.polygon(np.array([body.trunk.surface(turn, y, out) for turn, y in corners]), material, key)
-
-
-def _scaled(colour: tuple[float, float, float], by: float) -> tuple[float, float, float]:
-    b, g, r = (min(255.0, value * by) for value in colour)
-    return (b, g, r)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from graftsdk.training.synthetic.boxes import add_box
 from graftsdk.training.synthetic.camera import Camera
 from graftsdk.training.synthetic.canvas import Canvas, Material
-from graftsdk.training.synthetic.carried import add_box
 from graftsdk.training.synthetic.draws import one_of
 from graftsdk.training.synthetic.figure import Figure, vector
 from graftsdk.training.synthetic.palette import cloth, hsv

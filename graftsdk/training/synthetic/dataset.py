@@ -17,10 +17,10 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from graftsdk.arguments import whole_number
-from graftsdk.errors import InputError
+from graftsdk.errors import InputError, MissingDependency
 from graftsdk.files import atomic_write
 from graftsdk.text import reason
-from graftsdk.training.synthetic.scene import DrawnPerson, draw_scene
+from graftsdk.training.synthetic.scene import DrawnPerson, check_size, draw_scene
 
 __all__ = ["ANNOTATIONS", "IMAGES", "generator_digest", "is_crowd", "write_scenes"]
 
@@ -76,12 +76,15 @@ def write_scenes(
 
     Raises:
         InputError: a folder with something in it or that cannot be made, or another argument out of its range.
+        ShapeError: a size that `draw_scene` refuses.
+        MissingDependency: pycocotools is not installed.
         OSError: the disk is full or fails.
     """
     count = whole_number("count", count, 1, MOST_SCENES)
     workers = whole_number("workers", workers, 1, 256)
     seed = whole_number("seed", seed, 0, 2**63 - 1)
-    draw_scene(seed, 0, size)  # refuses a wrong size before anything is written
+    size = check_size(size)
+    _coco_mask()
     root = _new_folder(Path(folder))
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -141,6 +144,15 @@ def _draw_one(root: Path, seed: int, size: tuple[int, int], index: int) -> list[
     return [_annotation(person) for person in scene.persons]
 
 
+def _coco_mask() -> Any:
+    """The module of COCO's masks, which is not part of the base installation."""
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise MissingDependency(f"a data set of scenes needs {error.name}: pip install 'graftsdk[train]'") from error
+    return mask
+
+
 def _name(index: int) -> str:
     return f"{index:06d}.jpg"
 
@@ -160,7 +172,5 @@ def _annotation(person: DrawnPerson) -> dict[str, Any]:
 
 def _run_lengths(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """COCO's compressed run lengths."""
-    from pycocotools import mask as coco
-
-    encoded = coco.encode(np.asfortranarray(mask, np.uint8))
+    encoded = _coco_mask().encode(np.asfortranarray(mask, np.uint8))
     return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}

@@ -19,9 +19,10 @@ def one_of(rng: np.random.Generator, options: Sequence[Option]) -> Option:
 
 def pick(rng: np.random.Generator, weights: Mapping[Option, float]) -> Option:
     """One key, as often as its weight says."""
+    *before, last = weights
     at = rng.random() * sum(weights.values())
-    for name, weight in weights.items():
-        at -= weight
+    for name in before:
+        at -= weights[name]
         if at < 0:
-            break
-    return name
+            return name
+    return last

@@ -8,8 +8,9 @@ from math import cos, sin
 import numpy as np
 
 from graftsdk.training.synthetic.camera import Points
-from graftsdk.training.synthetic.canvas import Material
+from graftsdk.training.synthetic.canvas import Material, scaled
 from graftsdk.training.synthetic.figure import Figure, Vector, vector
+from graftsdk.training.synthetic.palette import mixed
 from graftsdk.training.synthetic.persona import Persona
 from graftsdk.training.synthetic.puppet import SIDES, Puppet
 
@@ -28,6 +29,7 @@ class _Skull:
         self._view = view / np.linalg.norm(view)
 
     def at(self, turn: float, rise: float, out: float = 1.01) -> Vector:
+        """float64[3]: the point, or the nearest one of the outline where it is on the far side."""
         ball = vector(sin(turn) * cos(rise), sin(rise), cos(turn) * cos(rise))
         facing = float(ball @ self._view)
         if facing < 0.05:
@@ -37,6 +39,7 @@ class _Skull:
         return placed
 
     def seen(self, turn: float, rise: float) -> bool:
+        """Whether the surface there faces the camera."""
         return self._facing(turn, rise) > 0.12
 
     def outline(self, corners: list[tuple[float, float]], out: float = 1.01) -> Points:
@@ -60,7 +63,7 @@ def add_head(figure: Figure, body: Puppet, person: Persona) -> None:
     size = {"none": 1.0, "buzz": 1.02, "receding": 1.04}.get(person.hair_style, 1.09)
     cap = person.skin if bare else person.hair
     if person.hair_style == "buzz":
-        cap = replace(cap, colour=tuple(0.55 * h + 0.45 * s for h, s in zip(cap.colour, person.skin.colour)))  # type: ignore[arg-type]
+        cap = replace(cap, colour=mixed(person.skin.colour, cap.colour, 0.55))
     figure.ellipsoid(body.head, body.head_radii * (size, size, size), cap, _HEAD, body.head_axes)
     _add_face(figure, skull, person)
     if person.hat:
@@ -126,7 +129,7 @@ def _add_face(figure: Figure, skull: _Skull, person: Persona) -> None:
 
 def _add_features(figure: Figure, skull: _Skull, person: Persona) -> None:
     skin = person.skin.colour
-    shade = Material(tuple(v * 0.66 for v in skin), low=0.8)  # type: ignore[arg-type]
+    shade = Material(scaled(skin, 0.66), low=0.8)
     lips = Material((skin[0] * 0.62, skin[1] * 0.6, min(255.0, skin[2] * 0.92)), low=0.8)
     brows = replace(person.hair, texture=None) if person.hair_style != "none" else shade
     for side in SIDES:
@@ -163,9 +166,7 @@ def _add_features(figure: Figure, skull: _Skull, person: Persona) -> None:
         figure.polygon(skull.outline(corners, 1.02), person.hair, _FACE + 0.002)
     if skull.seen(0.0, -0.1):
         nose = skull.at(0.0, -0.12, 1.06)
-        figure.ellipsoid(
-            nose, skull.radii * (0.13, 0.2, 0.14), Material(tuple(v * 0.9 for v in skin), low=0.7), _FACE + 0.004
-        )  # type: ignore[arg-type]
+        figure.ellipsoid(nose, skull.radii * (0.13, 0.2, 0.14), Material(scaled(skin, 0.9), low=0.7), _FACE + 0.004)
         figure.polygon(
             skull.outline([(-0.32, -0.58), (0.0, -0.53), (0.32, -0.58), (0.0, -0.68)], 1.02), lips, _FACE + 0.004
         )
@@ -209,13 +210,13 @@ def _add_hat(figure: Figure, body: Puppet, person: Persona, skull: _Skull, back:
             for t in np.linspace(0.9, -0.9, 5)
         ]
         key = _HAT + 0.01 if not back else _HEAD - 0.01
-        figure.hull(np.array(peak), replace(cloth, colour=tuple(v * 0.85 for v in cloth.colour)), key)  # type: ignore[arg-type]
+        figure.hull(np.array(peak), replace(cloth, colour=scaled(cloth.colour, 0.85)), key)
     elif kind == "brim":
         brim = [
             body.head + (vector(sin(t) * 1.9, 0.28, cos(t) * 1.75) * r) @ body.head_axes
             for t in np.arange(14) * np.pi / 7
         ]
-        figure.hull(np.array(brim), replace(cloth, colour=tuple(v * 0.8 for v in cloth.colour)), _HAT - 0.005)  # type: ignore[arg-type]
+        figure.hull(np.array(brim), replace(cloth, colour=scaled(cloth.colour, 0.8)), _HAT - 0.005)
 
 
 def _add_open_dome(figure: Figure, body: Puppet, skull: _Skull, cloth: Material, dome: np.ndarray, back: bool) -> None:

@@ -39,7 +39,8 @@ def draw_mirror(
     cv2.fillConvexPoly(shape, pane, 255, cv2.LINE_8, 4)
     strength = rng.uniform(0.15, 0.4)
     bright = float(rng.uniform(150, 235))
-    glass = cv2.addWeighted(image, 1 - strength, np.full_like(image, round(bright)), strength, 0)
+    pale = np.full_like(image, round(bright))
+    glass = np.asarray(cv2.addWeighted(image, 1 - strength, pale, strength, 0), np.uint8)
     reflected = glass.copy()
     canvas = Canvas(reflected)
     for (x, z), person in sorted(passengers, key=lambda each: each[0][1]):

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from graftsdk.training.synthetic.cabin import textured
 from graftsdk.training.synthetic.camera import Camera
+from graftsdk.training.synthetic.canvas import multiplied, scaled
 from graftsdk.training.synthetic.draws import one_of
 from graftsdk.training.synthetic.palette import hsv
 from graftsdk.training.synthetic.prints import put_print
@@ -87,7 +88,7 @@ def _buildings(rng: np.random.Generator, image: Image, horizon: int) -> None:
 def _windows(rng: np.random.Generator, wall: Image, colour: tuple[float, float, float]) -> None:
     rows, columns = wall.shape[:2]
     step_x, step_y = int(rng.integers(14, 60)), int(rng.integers(16, 60))
-    glass = _any(rng) if rng.random() < 0.5 else tuple(0.35 * v for v in colour)
+    glass = _any(rng) if rng.random() < 0.5 else scaled(colour, 0.35)
     wide, high = int(step_x * rng.uniform(0.3, 0.8)), int(step_y * rng.uniform(0.3, 0.8))
     for y in range(6, rows - high, step_y):
         for x in range(5, columns - wide, step_x):
@@ -141,7 +142,7 @@ def _car(rng: np.random.Generator, image: Image, horizon: int) -> None:
         (x + 3 * long // 4, low - 2 * high),
         (x + 9 * long // 10, low - high),
     ]
-    cv2.fillConvexPoly(image, np.array(roof, np.int32), tuple(0.5 * v for v in paint), cv2.LINE_AA)
+    cv2.fillConvexPoly(image, np.array(roof, np.int32), scaled(paint, 0.5), cv2.LINE_AA)
     for at in (x + long // 5, x + 4 * long // 5):
         cv2.circle(image, (at, low), high // 2, (25, 25, 25), -1, cv2.LINE_AA)
         cv2.circle(image, (at, low), high // 4, (150, 150, 150), -1, cv2.LINE_AA)
@@ -160,9 +161,9 @@ def _room(rng: np.random.Generator, height: int, width: int, horizon: int) -> Im
 def _colours(rng: np.random.Generator, height: int, width: int) -> Image:
     cells = rng.integers(0, 256, (int(rng.integers(1, 9)), int(rng.integers(1, 9)), 3)).astype(np.uint8)
     inter = cv2.INTER_CUBIC if rng.random() < 0.7 else cv2.INTER_NEAREST
-    image: Image = cv2.resize(cells, (width, height), interpolation=inter)  # type: ignore[assignment]
+    image = np.asarray(cv2.resize(cells, (width, height), interpolation=inter), np.uint8)
     plane = window(noise(_texture(rng)), int(rng.integers(0, 700)), int(rng.integers(0, 900)), width, height)
-    image = cv2.multiply(image, cv2.merge((plane, plane, plane)), scale=1 / 255)  # type: ignore[assignment]
+    image = multiplied(image, np.repeat(plane[:, :, None], 3, 2))
     _shapes(rng, image, int(rng.integers(0, 30)))
     return image
 

@@ -9,7 +9,7 @@ import numpy as np
 from graftsdk.training.synthetic.canvas import Colour, Material
 from graftsdk.training.synthetic.draws import one_of, pick
 
-__all__ = ["SHADOWED", "cloth", "hair_colour", "hsv", "skin_colour"]
+__all__ = ["SHADOWED", "cloth", "hair_colour", "hsv", "mixed", "near", "place_of_texture", "skin_colour"]
 
 SHADOWED = 0.62  # brightness of the edges of skin
 
@@ -28,14 +28,14 @@ def skin_colour(rng: np.random.Generator) -> Colour:
     """Between two neighbouring tones."""
     at = rng.random() * (len(_SKINS) - 1)
     low = int(at)
-    return _mix(_SKINS[low], _SKINS[min(low + 1, len(_SKINS) - 1)], at - low)
+    return mixed(_SKINS[low], _SKINS[min(low + 1, len(_SKINS) - 1)], at - low)
 
 
 def hair_colour(rng: np.random.Generator, grey: float) -> Colour:
     """A natural tone, mixed with grey."""
     base = pick(rng, dict(zip(_HAIRS, _HAIR_SHARES, strict=True)))
     light = rng.uniform(130, 225)
-    return _mix(base, (light, light, light * 0.98), grey)
+    return mixed(base, (light, light, light * 0.98), grey)
 
 
 def cloth(rng: np.random.Generator, kind: str) -> Material:
@@ -96,6 +96,18 @@ def _design(
     )
 
 
-def _mix(one: Colour, other: Colour, share: float) -> Colour:
+def mixed(one: Colour, other: Colour, share: float) -> Colour:
+    """Between two colours."""
     b, g, r = (a + (z - a) * share for a, z in zip(one, other, strict=True))
     return (b, g, r)
+
+
+def near(rng: np.random.Generator, colour: Colour) -> Colour:
+    """A colour that is hard to tell from another."""
+    b, g, r = (float(np.clip(value + rng.normal(0, 12), 5, 250)) for value in colour)
+    return (b, g, r)
+
+
+def place_of_texture(rng: np.random.Generator) -> tuple[int, int]:
+    """Where in a texture a surface begins, pixels."""
+    return int(rng.integers(0, 800)), int(rng.integers(0, 800))

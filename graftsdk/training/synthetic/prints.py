@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from graftsdk.training.synthetic.canvas import scaled
 from graftsdk.training.synthetic.palette import hsv, skin_colour
 
 __all__ = ["put_print"]
@@ -23,7 +24,7 @@ def put_print(rng: np.random.Generator, image: npt.NDArray[np.uint8], at: tuple[
         row = y + int(height * (0.1 + 0.13 * i))
         ink = hsv(rng.random(), rng.uniform(0, 1), rng.uniform(0, 0.9))
         cv2.line(image, (x + width // 8, row), (x + int(width * rng.uniform(0.3, 0.9)), row), ink, max(1, height // 30))
-    cv2.rectangle(image, (x, y), (x + width, y + height), tuple(0.4 * v for v in paper), 1)
+    cv2.rectangle(image, (x, y), (x + width, y + height), scaled(paper, 0.4), 1)
 
 
 def _blob(rng: np.random.Generator, image: npt.NDArray[np.uint8], x: int, y: int, width: int, height: int) -> None:

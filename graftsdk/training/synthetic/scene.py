@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from graftsdk.arguments import whole_number
 from graftsdk.errors import ShapeError
+from graftsdk.training.synthetic.attributes import sample_persona
 from graftsdk.training.synthetic.cabin import draw_cabin, sample_cabin
 from graftsdk.training.synthetic.camera import Camera
 from graftsdk.training.synthetic.canvas import Canvas
@@ -18,10 +19,10 @@ from graftsdk.training.synthetic.draws import pick
 from graftsdk.training.synthetic.mirror import draw_mirror
 from graftsdk.training.synthetic.outdoors import draw_outdoors, sample_view
 from graftsdk.training.synthetic.person import draw_person
-from graftsdk.training.synthetic.persona import Persona, Value, sample_persona
+from graftsdk.training.synthetic.persona import Persona, Value
 from graftsdk.training.synthetic.sensor import expose, shade_floor
 
-__all__ = ["DrawnPerson", "DrawnScene", "draw_scene"]
+__all__ = ["DrawnPerson", "DrawnScene", "check_size", "draw_scene"]
 
 LEAST_SIDE, MOST_SIDE = 64, 1300  # pixels; the noise that pictures are cut from is not larger
 _ELSEWHERE = 1 / 3  # of the scenes are no lifts
@@ -78,7 +79,7 @@ def draw_scene(seed: int, index: int, size: tuple[int, int] = (360, 640)) -> Dra
         ShapeError: another size.
     """
     seed, index = whole_number("seed", seed, 0, 2**63 - 1), whole_number("index", index, 0, 2**63 - 1)
-    height, width = _checked_size(size)
+    height, width = check_size(size)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index])))
     elsewhere = rng.random() < _ELSEWHERE
     count = pick(rng, _COUNTS)
@@ -105,7 +106,12 @@ def draw_scene(seed: int, index: int, size: tuple[int, int] = (360, 640)) -> Dra
     return DrawnScene(picture, persons, int(rng.integers(40, 91)), "elsewhere" if elsewhere else "lift")
 
 
-def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
+def check_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width), where scenes can have it.
+
+    Raises:
+        ShapeError: anything else.
+    """
     wrong = ShapeError(f"size: expected (height, width), each {LEAST_SIDE} to {MOST_SIDE} pixels, found {size!r:.80}")
     if not isinstance(size, (tuple, list)) or len(size) != 2:
         raise wrong

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from graftsdk.training.synthetic.canvas import multiplied
 from graftsdk.training.synthetic.draws import one_of
 
 __all__ = ["expose", "shade_floor"]
@@ -20,10 +22,10 @@ def expose(rng: np.random.Generator, image: Image) -> Image:
     height, width = image.shape[:2]
     if rng.random() < 0.3:
         image = _glow(rng, image)
-    image = cv2.LUT(image, _tones(rng))  # type: ignore[assignment]
+    image = np.asarray(cv2.LUT(image, _tones(rng)), np.uint8)
     strength = one_of(rng, (0, 0, 1, 2, 3))
     if strength:
-        image = cv2.multiply(image, _vignette(height, width, strength), scale=1 / 255)  # type: ignore[assignment]
+        image = multiplied(image, _vignette(height, width, strength))
     image = _soften(rng, image)
     return _with_noise(rng, image)
 
@@ -60,15 +62,15 @@ def _glow(rng: np.random.Generator, image: Image) -> Image:
         else _spot(height, width)[:height, :width]
     )
     table = np.rint(np.arange(256)[:, None] * tint).astype(np.uint8)[:, None]
-    lit: Image = cv2.add(image, cv2.applyColorMap(np.ascontiguousarray(spot), table))  # type: ignore[assignment]
-    return lit
+    return np.asarray(cv2.add(image, cv2.applyColorMap(np.ascontiguousarray(spot), table)), np.uint8)
 
 
 @lru_cache(maxsize=4)
 def _spot(height: int, width: int) -> Image:
     """uint8[2 H, 2 W], bright in its middle."""
     rows, columns = np.ogrid[-1 : 1 : 2j * height, -1 : 1 : 2j * width]
-    return (255 * np.clip(1 - np.sqrt(rows * rows + columns * columns), 0, 1) ** 2).astype(np.uint8)
+    light = np.clip(1 - np.sqrt(rows * rows + columns * columns), 0, 1) ** 2
+    return _bytes(255 * light)
 
 
 def _tones(rng: np.random.Generator) -> Image:
@@ -80,7 +82,7 @@ def _tones(rng: np.random.Generator) -> Image:
     levels = (np.arange(256)[:, None] / 255) ** gamma * gain * tint * (255 - lift) + lift
     if rng.random() < 0.04:
         levels = np.repeat(levels.mean(1, keepdims=True), 3, 1)
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)[None]
+    return _bytes(np.rint(levels))[None]
 
 
 @lru_cache(maxsize=16)
@@ -92,22 +94,18 @@ def _vignette(height: int, width: int, strength: int) -> Image:
 
 def _soften(rng: np.random.Generator, image: Image) -> Image:
     """The lens, and now and then motion. Sharp drawn edges never stay."""
-    blurred: Image
     if rng.random() < 0.12:
         reach = int(rng.integers(3, 8)) * max(1, image.shape[0] // 360)
         kernel = np.zeros((reach, reach), np.float32)
         angle = rng.uniform(0, np.pi)
         way = np.array((np.cos(angle), np.sin(angle))) * reach / 2
         middle = (reach - 1) / 2
-        ends = [tuple(int(round(middle + s * v)) for v in way) for s in (-1, 1)]
+        ends = [tuple(round(middle + s * v) for v in way) for s in (-1, 1)]
         cv2.line(kernel, ends[0], ends[1], 1.0, 1)
-        blurred = cv2.filter2D(image, -1, kernel / max(float(kernel.sum()), 1e-6))  # type: ignore[assignment]
-        return blurred
+        return np.asarray(cv2.filter2D(image, -1, kernel / max(float(kernel.sum()), 1e-6)), np.uint8)
     side = 5 if rng.random() < 0.25 else 3
-    blurred = cv2.GaussianBlur(
-        image, (side, side), float(rng.uniform(0.5, 0.9) if side == 3 else rng.uniform(0.9, 1.4))
-    )  # type: ignore[assignment]
-    return blurred
+    sigma = float(rng.uniform(0.5, 0.9) if side == 3 else rng.uniform(0.9, 1.4))
+    return np.asarray(cv2.GaussianBlur(image, (side, side), sigma), np.uint8)
 
 
 def _with_noise(rng: np.random.Generator, image: Image) -> Image:
@@ -117,8 +115,8 @@ def _with_noise(rng: np.random.Generator, image: Image) -> Image:
         return image
     grain = _grain(height, width)
     y, x = (int(v) for v in rng.integers(0, _ROOM, 2))
-    noisy: Image = cv2.addWeighted(image, 1.0, grain[y : y + height, x : x + width], weight, -128 * weight)  # type: ignore[assignment]
-    return noisy
+    part = grain[y : y + height, x : x + width]
+    return np.asarray(cv2.addWeighted(image, 1.0, part, weight, -128 * weight), np.uint8)
 
 
 _ROOM = 256  # places where a window of noise may begin, down and across
@@ -131,4 +129,10 @@ def _grain(height: int, width: int) -> Image:
     size = (height + _ROOM, width + _ROOM)
     alike = rng.normal(0, 22, (*size, 1)).astype(np.float32)
     own = rng.normal(0, 22, (*size, 3)).astype(np.float32)
-    return np.clip(np.rint(128 + alike + own), 0, 255).astype(np.uint8)
+    return _bytes(np.rint(128 + alike + own))
+
+
+def _bytes(levels: npt.NDArray[np.floating[Any]]) -> Image:
+    """Cut to 0 to 255; fractions are dropped."""
+    cut: Image = np.clip(levels, 0, 255).astype(np.uint8)
+    return cut
