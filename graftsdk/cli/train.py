@@ -19,7 +19,8 @@ beside OUT.safetensors lie OUT.curve.csv and OUT.safetensors.state, from which -
 
 examples:
   graftsdk train segmenter --data scenes/train --val scenes/val --minutes 30 -o segmenter.safetensors
-  graftsdk train segmenter --data PennFudanPed --val-split 0.25 --init segmenter.safetensors --minutes 20 -o mine.safetensors"""
+  graftsdk train segmenter --data PennFudanPed --val-split 0.25 --init segmenter.safetensors \\
+      --minutes 20 -o mine.safetensors"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,18 @@ from torchvision.transforms.v2 import functional as F
 
 from graftsdk.training.matching import box_iou
 
-__all__ = ["MARGIN", "Picture", "PhotometricDistort", "ZoomOut", "augmentation", "mask_boxes", "paste", "shrunk"]
+__all__ = [
+    "MARGIN",
+    "PhotometricDistort",
+    "Picture",
+    "RandomIoUCrop",
+    "ZoomOut",
+    "augmentation",
+    "augmented",
+    "mask_boxes",
+    "paste",
+    "shrunk",
+]
 
 MARGIN = 1.25  # a crop of 0.8 of the sides still has every pixel of the input
 LEAST_SHARE = 0.25  # of an instance's pixels that a crop or a paste leaves; less is neutral, as a crowd is
@@ -63,7 +74,7 @@ def shrunk(
     return cv2.resize(image, (width, height), interpolation=flags).astype(np.uint8, copy=False), made
 
 
-class PhotometricDistort(v2.Transform):
+class PhotometricDistort(v2.Transform):  # type: ignore[misc]  # torchvision is shipped without types
     """Brightness, contrast, saturation and hue, each with probability 0.5, in random order (Liu et al. 2016).
 
     As `v2.RandomPhotometricDistort`, which takes 17 ms for 240x400 pixels on one core, hue for the most part; on
@@ -106,12 +117,11 @@ def _contrast(image: npt.NDArray[np.uint8], factor: float) -> npt.NDArray[np.uin
     if factor == 1.0:
         return image
     middle = float(cv2.mean(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY))[0])
-    return cv2.convertScaleAbs(image, alpha=factor, beta=0.0) if middle == 0 else np.asarray(
-        cv2.LUT(image, np.clip(np.round(middle + factor * (np.arange(256) - middle)), 0, 255).astype(np.uint8)), np.uint8
-    )  # fmt: skip
+    table = np.clip(np.round(middle + factor * (np.arange(256) - middle)), 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(image, table), np.uint8)
 
 
-class ZoomOut(v2.Transform):
+class ZoomOut(v2.Transform):  # type: ignore[misc]  # torchvision is shipped without types
     """The picture smaller, somewhere on a plain ground, the canvas as large as before.
 
     As `v2.RandomZoomOut` and a resize, which work on canvases of up to 16 times the pixels, once for every mask.
@@ -142,7 +152,7 @@ class ZoomOut(v2.Transform):
         return self._call_kernel(F.pad, small, params["padding"], fill=fill)
 
 
-class RandomIoUCrop(v2.RandomIoUCrop):
+class RandomIoUCrop(v2.RandomIoUCrop):  # type: ignore[misc]  # torchvision is shipped without types
     """torchvision's, whose choice among windows takes 6 to 12 ms of small tensors; here all are drawn at once.
 
     Windows have sides of 0.3 to 1 of the picture's and a ratio of 0.5 to 2; the first of `trials` is taken that has a
@@ -201,7 +211,7 @@ def augmented(picture: Picture, transform: v2.Transform) -> Picture:
     height, width = picture.image.shape[:2]
     boxes = tv_tensors.BoundingBoxes(
         torch.from_numpy(mask_boxes(picture.masks)), format="XYXY", canvas_size=(height, width)
-    )  # type: ignore[call-overload]
+    )
     image = tv_tensors.Image(torch.from_numpy(picture.image).permute(2, 0, 1))
     before = _areas(picture.masks) / (height * width)
     changed, _, masks = transform(image, boxes, tv_tensors.Mask(torch.from_numpy(picture.masks)))
@@ -214,7 +224,7 @@ def augmented(picture: Picture, transform: v2.Transform) -> Picture:
 
 
 def _kept(picture: Picture, share: npt.NDArray[np.floating[Any]]) -> Picture:
-    stays = picture.masks.any(axis=(1, 2)) if len(picture.masks) else np.zeros(0, bool)
+    stays = np.array([cv2.countNonZero(mask) > 0 for mask in picture.masks], np.bool_)
     neutral = picture.crowds | (share < LEAST_SHARE)
     return Picture(picture.image, picture.masks[stays], picture.labels[stays], neutral[stays])
 
@@ -241,7 +251,7 @@ def paste(onto: Picture, source: Picture, rng: np.random.Generator) -> Picture:
     masks = np.stack(
         [cv2.warpAffine(source.masks[i], matrix, (width, height), flags=cv2.INTER_NEAREST) for i in chosen]
     )
-    cover = masks.any(axis=0)
+    cover = masks.max(axis=0) > 0
     before = _areas(onto.masks)
     left = onto.masks * ~cover
     share = np.concatenate((_areas(left) / np.maximum(before, 1), np.ones(len(chosen))))

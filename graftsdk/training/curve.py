@@ -37,7 +37,7 @@ def write_curve(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def check_plot(path: str | os.PathLike[str]) -> Any:
-    """matplotlib's Figure, before a training begins whose curve could not be drawn.
+    """The class Figure of matplotlib, before a training begins whose curve could not be drawn.
 
     Raises:
         MissingDependency: matplotlib is not installed.

@@ -91,8 +91,10 @@ def covered_share(first: Floats, second: Floats) -> Floats:
 def _intersection(first: Floats, second: Floats) -> Floats:
     sides = np.minimum(first[:, None, 2:], second[None, :, 2:]) - np.maximum(first[:, None, :2], second[None, :, :2])
     sides = np.maximum(sides, 0.0)
-    return sides[..., 0] * sides[..., 1]
+    shared: Floats = sides[..., 0] * sides[..., 1]
+    return shared
 
 
 def _area(boxes: Floats) -> Floats:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    area: Floats = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return area

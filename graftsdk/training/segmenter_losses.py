@@ -157,7 +157,7 @@ def _semantic(logits: Tensor | None, truths: Sequence[Truth]) -> Tensor:
     wanted = torch.zeros(logits.shape, dtype=torch.float32)
     for index, truth in enumerate(truths):
         cells = _shrunk(truth.masks, (logits.shape[2], logits.shape[3]))
-        for label in truth.labels.unique().tolist():
+        for label in set(truth.labels.tolist()):
             wanted[index, label] = cells[truth.labels == label].amax(0)
     loss = F.binary_cross_entropy_with_logits(logits.float(), wanted.to(logits.device), reduction="sum")
     return loss / (logits.shape[2] * logits.shape[3])
