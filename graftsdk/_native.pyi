@@ -4,6 +4,13 @@ import numpy as np
 import numpy.typing as npt
 
 def all_finite(values: npt.NDArray[np.float32]) -> bool: ...
+def covering(
+    values: npt.NDArray[np.float32],
+    shapes: npt.NDArray[np.int64],
+    extents: npt.NDArray[np.float32],
+    height: int,
+    width: int,
+) -> npt.NDArray[np.bool_]: ...
 def cpu_features() -> list[str]: ...
 def mask_crop(
     image: npt.NDArray[np.uint8],

@@ -2,12 +2,14 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <string>
 #include <vector>
 
 #include "core/finite.hpp"
+#include "core/mask_rows.hpp"
 #include "core/prototype_masks.hpp"
 #include "core/resize_table.hpp"
 #include "core/suppress.hpp"
@@ -117,11 +119,54 @@ py::tuple native_prototype_masks(const py::array& prototypes, const py::array& c
   return py::make_tuple(masks, cells);
 }
 
+py::array_t<bool> native_covering(const py::array& values, const py::array& shapes, const py::array& extents,
+                                  int64_t height, int64_t width) {
+  const float* cells = plain<float>(values, 1, "values", "float32[T]");
+  const int64_t* sides = plain<int64_t>(shapes, 2, "shapes", "int64[N, 2]");
+  const float* edges = plain<float>(extents, 2, "extents", "float32[N, 4]");
+  if (shapes.shape(1) != 2 || extents.shape(1) != 4 || shapes.shape(0) != extents.shape(0)) {
+    throw py::value_error("shapes, extents: expected int64[N, 2] and float32[N, 4]");
+  }
+  if (height < 0 || height > kMaxSide || width < 0 || width > kMaxSide) {
+    throw py::value_error("height, width: expected sides up to 2**24");
+  }
+  std::vector<BoxMask> masks;
+  int64_t used = 0;
+  for (py::ssize_t i = 0; i < shapes.shape(0); ++i) {
+    BoxMask mask{nullptr, true, sides[2 * i], sides[2 * i + 1], 0, sizeof(float), {}};
+    if (mask.height < 1 || mask.height > kMaxSide || mask.width < 1 || mask.width > kMaxSide) {
+      throw py::value_error("shapes: expected sides from 1 to 2**24");
+    }
+    const int64_t begin = used;
+    used = checked_sum(used, mask.height * mask.width);
+    if (used > values.size()) throw py::value_error("values: expected as many as the shapes have cells");
+    mask.data = reinterpret_cast<const uint8_t*>(cells + begin);
+    mask.row_stride = mask.width * static_cast<int64_t>(sizeof(float));
+    std::memcpy(mask.extent, edges + 4 * i, sizeof mask.extent);
+    for (const float edge : mask.extent) {
+      if (!std::isfinite(edge)) throw py::value_error("extents: expected finite numbers");
+    }
+    masks.push_back(mask);
+  }
+  py::array_t<bool> covers(shapes.shape(0));
+  bool* found = covers.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    for (const BoxMask& mask : masks) *found++ = covers_a_pixel(mask, height, width);
+  }
+  return covers;
+}
+
 }  // namespace
 
 void register_segment(py::module_& module) {
   module.def("all_finite", &native_all_finite, py::arg("values").noconvert(),
              "Whether a contiguous float32 array holds neither NaN nor infinity: bool.");
+  module.def(
+      "covering", &native_covering, py::arg("values").noconvert(), py::arg("shapes").noconvert(),
+      py::arg("extents").noconvert(), py::arg("height"), py::arg("width"),
+      "bool[N]: which masks cover a pixel of an image [height, width], as BoxMasks decides it. `values` float32[T]:\n"
+      "the masks' cells, one mask after the other; `shapes` int64[N, 2]: rows, columns; `extents` float32[N, 4].");
   module.def("suppress", &native_suppress, py::arg("boxes").noconvert(), py::arg("iou_threshold"), py::arg("limit"),
              "int64[K]: which of float64[N, 4] boxes by falling score stay, as graftsdk.segment.nms.suppress says.");
   module.def("suppress_fast", &native_suppress_fast, py::arg("boxes").noconvert(), py::arg("iou_threshold"),

@@ -4,7 +4,7 @@
 
 namespace graftsdk {
 
-/// Whether none of `count` values is NaN or infinite. All are read, at the speed of memory: 6.2 MB in 0.26 ms.
+/// Whether none of `count` values is NaN or infinite. All are read, at the speed of memory.
 bool all_finite(const float* values, int64_t count);
 
 }  // namespace graftsdk

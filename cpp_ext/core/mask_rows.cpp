@@ -1,6 +1,7 @@
 #include "core/mask_rows.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "core/resize_table.hpp"
@@ -125,6 +126,25 @@ const uint8_t* BoxMaskRows::row(int64_t y) {
   if (!some_) return nullptr;
   for (MixedRun& run : mixed_) move_edge(run, taps.fraction);
   return pattern_.data();
+}
+
+bool covers_a_pixel(const BoxMask& mask, int64_t height, int64_t width) {
+  // Clamped before they become whole numbers: an extent may reach far beyond the image.
+  const auto pixel = [](double edge, int64_t side) {
+    return static_cast<int64_t>(std::clamp(edge, 0.0, static_cast<double>(side)));
+  };
+  const Window window{pixel(std::floor(static_cast<double>(mask.extent[0])), width),
+                      pixel(std::floor(static_cast<double>(mask.extent[1])), height),
+                      pixel(std::ceil(static_cast<double>(mask.extent[2])), width),
+                      pixel(std::ceil(static_cast<double>(mask.extent[3])), height)};
+  if (window.x0 >= window.x1) return false;
+  BoxMaskRows rows;
+  rows.start(mask, window);
+  for (int64_t y = window.y0; y < window.y1; ++y) {
+    const uint8_t* row = rows.row(y);
+    if (row != nullptr && std::memchr(row, 1, static_cast<size_t>(window.x1 - window.x0)) != nullptr) return true;
+  }
+  return false;
 }
 
 }  // namespace graftsdk

@@ -77,4 +77,7 @@ class BoxMaskRows {
   std::vector<uint8_t> pattern_;  // a row of the window; all other runs are decided
 };
 
+/// Whether the mask covers a pixel of an image of this size.
+bool covers_a_pixel(const BoxMask& mask, int64_t height, int64_t width);
+
 }  // namespace graftsdk

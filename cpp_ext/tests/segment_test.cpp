@@ -147,6 +147,45 @@ void check_sigmoid() {
   }
 }
 
+void check_covering(std::mt19937& random) {
+  // Values around one half, extents that reach beyond the image or lie between pixels: now and then one pixel, or none.
+  std::uniform_real_distribution<float> value(0.0f, 0.56f);
+  std::uniform_real_distribution<float> edge(-4.0f, 14.0f);
+  const int64_t height = 9;
+  const int64_t width = 11;
+  int covered = 0;
+  for (int round = 0; round < 2000; ++round) {
+    const int64_t rows = 1 + round % 3;
+    const int64_t columns = 1 + round % 4;
+    std::vector<float> cells(static_cast<size_t>(rows * columns));
+    for (float& cell : cells) cell = value(random);
+    BoxMask mask{reinterpret_cast<const uint8_t*>(cells.data()), true, rows, columns, columns * 4, 4, {}};
+    for (int axis = 0; axis < 2; ++axis) {
+      const float a = edge(random);
+      const float b = edge(random);
+      mask.extent[axis] = std::min(a, b);
+      mask.extent[axis + 2] = std::max(a, b) + 0.01f;
+    }
+    bool some = false;
+    BoxMaskRows reader;
+    reader.start(mask, {0, 0, width, height});
+    for (int64_t y = 0; y < height; ++y) {
+      const uint8_t* row = reader.row(y);
+      some = some || (row != nullptr && std::find(row, row + width, 1) != row + width);
+    }
+    expect(covers_a_pixel(mask, height, width) == some, "whether a mask covers a pixel");
+    covered += some;
+  }
+  expect(covered > 200 && covered < 1800, "masks of both kinds");
+  const float one = 1.0f;
+  const auto covers = [&](float x0, float y0, float x1, float y1) {
+    return covers_a_pixel({reinterpret_cast<const uint8_t*>(&one), true, 1, 1, 4, 4, {x0, y0, x1, y1}}, height, width);
+  };
+  expect(covers(-1e30f, -1e30f, 1e30f, 1e30f) && covers(10.4f, 8.4f, 10.6f, 8.6f), "far beyond, and the last pixel");
+  expect(!covers(11.0f, 0.0f, 1e30f, 9.0f) && !covers(0.0f, -5.0f, 11.0f, 0.0f), "outside");
+  expect(!covers(4.6f, 0.0f, 5.4f, 9.0f) && !covers(-3e38f, 3e38f, -2e38f, 3.1e38f), "between pixels, and far away");
+}
+
 }  // namespace
 
 int main() {
@@ -155,6 +194,7 @@ int main() {
   check_suppress(random);
   check_masks(random);
   check_sigmoid();
+  check_covering(random);
   if (failures == 0) std::printf("ok\n");
   return failures == 0 ? 0 : 1;
 }

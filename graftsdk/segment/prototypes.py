@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graftsdk import _native
-from graftsdk.preprocess.boxmasks import BoxMasks, mask_box
+from graftsdk.preprocess.boxmasks import BoxMasks
 from graftsdk.preprocess.tables import bilinear_taps
 
 __all__ = ["SampledMasks", "cut_masks", "sample_masks"]
@@ -52,46 +52,12 @@ class SampledMasks:
     def covering(self, extents: Float32, image_size: tuple[int, int]) -> tuple[BoxMasks, Int64]:
         """The masks that cover a pixel of the image, and their indices.
 
-        A mask over more than MOST * MOST pixels counts where it covers a pixel under one of its samples.
-
         Args:
-            extents: float32[N, 4], xyxy in pixels of the image, inside it: what each mask is stretched over.
+            extents: float32[N, 4], xyxy in pixels of the image: what each mask is stretched over.
             image_size: (H, W).
         """
-        arrays = [self[index] for index in range(len(self.starts))]
-        peaks = np.array([array.argmax() for array in arrays], np.int64)
-        some = np.flatnonzero(self.values[self.starts + peaks] > 0.5)  # interpolation never exceeds the samples
-        masks = BoxMasks([arrays[index] for index in some], extents[some])
-        # Nearly always the pixel under the strongest sample decides; slivers are looked at more closely.
-        covers = self._at_pixels(some, peaks[some], extents[some], image_size) > 0.5
-        for place in np.flatnonzero(~covers).tolist():
-            x0, y0, x1, y1 = masks.extents[place].tolist()
-            if (x1 - x0) * (y1 - y0) <= MOST * MOST:
-                covers[place] = mask_box(masks, place, *image_size) is not None
-            else:  # far more pixels than samples, and an image may be large
-                strong = np.flatnonzero(masks[place] > 0.5)
-                who = np.repeat(some[place], len(strong))
-                covers[place] = (self._at_pixels(who, strong, extents[who], image_size) > 0.5).any()
-        return (masks if covers.all() else masks.select(np.flatnonzero(covers))), some[covers]
-
-    def _at_pixels(self, who: Int64, samples: Int64, extents: Float32, image_size: tuple[int, int]) -> Float64:
-        """float64[n]: the value of mask `who` at the pixel under one of its samples, as `BoxMasks` defines it."""
-        sizes = self.shapes[who]  # [n, 2]: rows, columns
-        edges = extents.astype(np.float64)
-        begin, side = edges[:, 1::-1], edges[:, :1:-1] - edges[:, 1::-1]  # y, x
-        cell = np.stack([samples // sizes[:, 1], samples % sizes[:, 1]], axis=1)
-        pixel = np.minimum(np.floor(begin + (cell + 0.5) * side / sizes), np.array(image_size) - 1.0) + 0.5
-        within = (pixel >= begin) & (pixel < begin + side)
-        position = np.clip((pixel - begin) / side * sizes - 0.5, 0.0, sizes - 1.0)
-        near = position.astype(np.int64)
-        far = np.minimum(near + 1, sizes - 1)
-        down, right = (position - near).T
-        lines = [self.starts[who] + row[:, 0] * sizes[:, 1] for row in (near, far)]
-        upper, lower = (
-            self.values[line + near[:, 1]] * (1 - right) + self.values[line + far[:, 1]] * right for line in lines
-        )
-        value: Float64 = np.where(within.all(axis=1), upper * (1 - down) + lower * down, 0.0)
-        return value
+        covers = np.flatnonzero(_native.covering(self.values, self.shapes, extents, *image_size))
+        return BoxMasks([self[index] for index in covers.tolist()], extents[covers]), covers
 
 
 def sample_masks(coefficients: Float32, prototypes: Float32, boxes: Float64) -> SampledMasks:

@@ -103,7 +103,7 @@ class YolactAdapter(Adapter):
         boxes = decode_boxes(loc[chosen], priors[chosen])  # fractions of the image
         with np.errstate(under="ignore"):
             in_image = np.clip(boxes * (width, height, width, height), 0.0, (width, height) * 2).astype(np.float32)
-        whole: npt.NDArray[np.bool_] = (in_image[:, :2] < in_image[:, 2:]).all(axis=1)
+        whole = (in_image[:, 0] < in_image[:, 2]) & (in_image[:, 1] < in_image[:, 3])
         # As in the original, what lies outside the image suppresses like all others, and is dropped afterwards.
         limit = self.info.max_persons
         if self.info.nms == "fast":
