@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,17 @@ from pycocotools import mask as rle
 from graftsdk.errors import InputError
 from graftsdk.text import counted
 
-__all__ = ["AnnotatedImage", "Annotation", "ImageSet", "open_image_set", "parse_share", "split_by_name"]
+__all__ = [
+    "AnnotatedImage",
+    "Annotation",
+    "ImageSet",
+    "open_image_set",
+    "open_training_sets",
+    "parse_share",
+    "split_by_name",
+]
+
+_logger = logging.getLogger("graftsdk")
 
 
 @dataclass(frozen=True)
@@ -162,3 +173,44 @@ def split_by_name(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
         return ImageSet(images.name, chosen, images.classes, images.digest, images.notes if not side else ())
 
     return part(False), part(True)
+
+
+def open_training_sets(
+    data: Sequence[str | os.PathLike[str]],
+    val: Sequence[str | os.PathLike[str]],
+    val_split: float | None,
+    classes: Sequence[str],
+) -> tuple[list[ImageSet], list[float | None], list[AnnotatedImage]]:
+    """(the sets to learn from, their shares, the images to evaluate on), with a log line for each set.
+
+    Args:
+        data: paths, perhaps with shares, see `parse_share`.
+        val: paths.
+        val_split: in place of `val`, see `split_by_name`.
+        classes: names without background.
+
+    Raises:
+        InputError: see `open_image_set`; nothing to learn from or to be evaluated on, or both `val` and `val_split`.
+    """
+    if not data:
+        raise InputError("data: expected a folder of annotated images, found none")
+    if val and val_split is not None:
+        raise InputError("validation: expected val or val_split, found both")
+    named = [parse_share(os.fspath(entry)) for entry in data]
+    sets = [open_image_set(path, classes) for path, _ in named]
+    held_out: list[AnnotatedImage] = []
+    if val_split is not None:
+        split = [split_by_name(images, val_split) for images in sets]
+        sets = [rest for rest, _ in split]
+        held_out = [image for _, held in split for image in held.images]
+    opened = [open_image_set(path, classes) for path in val]
+    held_out += [image for images in opened for image in images.images]
+    for images in (*sets, *opened):
+        _logger.info("%s", images.summary())
+        for note in images.notes:
+            _logger.info("%s", note)
+    if not any(images.instances for images in sets):
+        raise InputError(f"data: expected instances of {', '.join(classes)}, found none in {sets[0].name}")
+    if (val or val_split is not None) and not any(not a.crowd for image in held_out for a in image.annotations):
+        raise InputError(f"validation: expected instances of {', '.join(classes)}, found none")
+    return sets, [share for _, share in named], held_out

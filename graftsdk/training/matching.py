@@ -80,12 +80,15 @@ def box_iou(first: Floats, second: Floats) -> Floats:
     """float32[N, M]: intersection over union of boxes xyxy; 0 where both are without area."""
     shared = _intersection(first, second)
     union = _area(first)[:, None] + _area(second)[None] - shared
-    return shared / np.maximum(union, np.finfo(np.float32).tiny)
+    iou: Floats = shared / np.maximum(union, np.finfo(np.float32).tiny)
+    return iou
 
 
 def covered_share(first: Floats, second: Floats) -> Floats:
     """float32[N, M]: which share of each of `first` lies in each of `second`."""
-    return _intersection(first, second) / np.maximum(_area(first)[:, None], np.finfo(np.float32).tiny)
+    least = np.finfo(np.float32).tiny
+    share: Floats = (_intersection(first, second) / np.maximum(_area(first)[:, None], least)).astype(np.float32)
+    return share
 
 
 def _intersection(first: Floats, second: Floats) -> Floats:

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from graftsdk.errors import InputError, NonFiniteOutput
 from graftsdk.files import check_target
 from graftsdk.models import Yolact
 from graftsdk.plan import Provenance
-from graftsdk.segment.yolact import MEAN, STD
-from graftsdk.text import counted
 from graftsdk.training.batches import Batch, EpochOrder, TrainingImages, load_batches
 from graftsdk.training.curve import check_plot, curve_path, plot_curve, write_curve
-from graftsdk.training.datasets import AnnotatedImage, ImageSet, open_image_set, parse_share, split_by_name
+from graftsdk.training.datasets import AnnotatedImage, ImageSet, open_training_sets
+from graftsdk.training.interrupts import stop_asked
 from graftsdk.training.learning_rate import Length, rate
 from graftsdk.training.mask_ap import MaskAP
+from graftsdk.training.meter import Meter
 from graftsdk.training.segmenter_eval import evaluate
 from graftsdk.training.segmenter_losses import Losses, segmenter_losses
-from graftsdk.training.segmenter_options import NetworkOptions, SegmenterOptions
+from graftsdk.training.segmenter_options import SegmenterOptions
+from graftsdk.training.segmenter_start import averaged_model, freeze_norm, new_segmenter, normalised, quick_bfloat16
 from graftsdk.training.training_state import Progress, read_state, restore, state_path, write_state
 
 __all__ = ["TrainingReport", "train_segmenter"]
@@ -103,7 +102,7 @@ def train_segmenter(
         check_target(path)
     if plot is not None:
         check_plot(plot)
-    sets, shares, held_out = _open(data, val, val_split, options.network.classes)
+    sets, shares, held_out = open_training_sets(data, val, val_split, options.network.classes)
     order = EpochOrder(
         [(len(images), share) for images, share in zip(sets, shares, strict=True)],
         options.batch,
@@ -111,38 +110,10 @@ def train_segmenter(
         options.copy_paste,
         options.seed,
     )
-    with _threads(options.threads), _stop_asked() as stop:
+    with _threads(options.threads), stop_asked() as stop:
         run = _Run(target, options, sets, shares, held_out, order, init, weights, resume, plot)
         run.train(stop, progress)
         return run.finish()
-
-
-def _open(
-    data: Sequence[Folder], val: Sequence[Folder], val_split: float | None, classes: Sequence[str]
-) -> tuple[list[ImageSet], list[float | None], list[AnnotatedImage]]:
-    """(the sets to learn from, their shares, the images to evaluate on)."""
-    if not data:
-        raise InputError("data: expected a folder of annotated images, found none")
-    if val and val_split is not None:
-        raise InputError("validation: expected val or val_split, found both")
-    named = [parse_share(os.fspath(entry)) for entry in data]
-    sets = [open_image_set(path, classes) for path, _ in named]
-    held_out: list[AnnotatedImage] = []
-    if val_split is not None:
-        split = [split_by_name(images, val_split) for images in sets]
-        sets = [rest for rest, _ in split]
-        held_out = [image for _, held in split for image in held.images]
-    opened = [open_image_set(path, classes) for path in val]
-    held_out += [image for images in opened for image in images.images]
-    for images in (*sets, *opened):
-        _logger.info("%s", images.summary())
-        for note in images.notes:
-            _logger.info("%s", note)
-    if not any(images.instances for images in sets):
-        raise InputError(f"data: expected instances of {', '.join(classes)}, found none in {sets[0].name}")
-    if (val or val_split is not None) and not any(not a.crowd for image in held_out for a in image.annotations):
-        raise InputError(f"validation: expected instances of {', '.join(classes)}, found none")
-    return sets, [share for _, share in named], held_out
 
 
 class _Run:
@@ -169,19 +140,19 @@ class _Run:
             "data": [[images.digest, len(images), share] for images, share in zip(sets, shares, strict=True)],
         }
         self._device = torch.device(options.device)
-        self._low = options.precision == "bfloat16" or (options.precision is None and _quick_bfloat16(self._device))
-        self._model = _start(options, init, weights)
+        self._low = options.precision == "bfloat16" or (options.precision is None and quick_bfloat16(self._device))
+        self._model = new_segmenter(options.network, init, weights, options.seed)
         pretrained = init is not None or weights is not None
         frozen = options.freeze_norm
         self._frozen = pretrained and options.batch < FEW if frozen is None else frozen
         self._model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._ema = AveragedModel(self._model, multi_avg_fn=_ema(options.ema), use_buffers=True)
+        self._ema = averaged_model(self._model, options.ema)
         self._optimizer = torch.optim.SGD(
             self._model.parameters(), options.learning_rate, MOMENTUM, weight_decay=options.weight_decay, foreach=True
         )
         self._length = Length.of(options, order.steps)
         self._progress = Progress()
-        self._meter = _Meter()
+        self._meter = Meter()
         self._priors: dict[tuple[int, int], torch.Tensor] = {}
         self._ap: MaskAP | None = None
         self._state = state_path(target)
@@ -199,10 +170,8 @@ class _Run:
                 )
             return
         progress, lasting, averaged, tensors = read_state(self._state)
-        wanted = {**self._lasting}
-        differing = [
-            name for name in sorted(wanted.keys() | lasting.keys()) if _plain(wanted.get(name)) != lasting.get(name)
-        ]
+        wanted = json.loads(json.dumps(self._lasting))  # tuples have become lists in the file
+        differing = [name for name in sorted(wanted.keys() | lasting.keys()) if wanted.get(name) != lasting.get(name)]
         if differing:
             raise InputError(
                 f"{self._state}: expected the options and data of the training it is of, found other "
@@ -255,7 +224,7 @@ class _Run:
         options, step = self._options, self._progress.step
         self._model.train()
         if self._frozen:
-            _freeze_norm(self._model)
+            freeze_norm(self._model)
         done = self._length.done(step, self._progress.seconds)
         for group in self._optimizer.param_groups:
             group["lr"] = rate(options, step, done, self._length)
@@ -360,96 +329,8 @@ class _Run:
         return TrainingReport(self._target, progress.step, progress.seconds, ap)
 
 
-def normalised(images: torch.Tensor) -> torch.Tensor:
-    """float32[B, 3, H, W], channels last, as the network wants it, of uint8[B, 3, H, W] RGB."""
-    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
-    return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
-def _start(options: SegmenterOptions, init: Folder | None, weights: Folder | None) -> Yolact:
-    """The network before its first step."""
-    network = options.network
-    values: dict[str, Any] = {name: getattr(network, name) for name in NetworkOptions.__dataclass_fields__}
-    model = Yolact.create(**values, weights=weights, seed=options.seed)
-    if init is None:
-        return model
-    start = Yolact.load(init)
-    own, given = model.state_dict(), start.state_dict()
-    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
-    model.load_state_dict(fitting, strict=False)
-    anew = sorted(own.keys() - fitting.keys())
-    model.provenance = start.provenance
-    _logger.info(
-        "%s: %s taken%s",
-        init,
-        counted(len(fitting), "tensor"),
-        f", {len(anew)} of other shapes start anew: {', '.join(anew[:6])}{' ...' if len(anew) > 6 else ''}"
-        if anew
-        else "",
-    )
-    return model
-
-
-def _quick_bfloat16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 have units of their own there."""
-    return device.type != "cpu" or bool(torch.cpu._is_amx_tile_supported())
-
-
-def _ema(decay: float) -> Any:
-    """As swa_utils' EMA, but at first a mean over few steps, so that random weights are soon forgotten."""
-
-    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor | int) -> None:
-        steps = int(count)
-        get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(averaged, current, count)  # type: ignore[no-untyped-call]
-
-    return update
-
-
-def _freeze_norm(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
-            module.requires_grad_(False)
-
-
 def _values(losses: Losses, total: torch.Tensor) -> tuple[float, ...]:
     return tuple(torch.stack((total, *losses)).detach().float().cpu().tolist())
-
-
-def _plain(value: Any) -> Any:
-    """As it comes back from JSON."""
-    import json
-
-    return json.loads(json.dumps(value))
-
-
-class _Meter:
-    """Means over the steps since the last row of the curve."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self._sums = [0.0] * 6
-        self._recent: list[tuple[float, ...]] = []
-
-    def add(self, losses: tuple[float, ...], seconds: float) -> None:
-        self.steps += 1
-        values = (*losses, 1e3 * seconds)
-        self._sums = [total + value for total, value in zip(self._sums, values, strict=True)]
-        self._recent = [*self._recent[-19:], values]
-
-    def taken(self) -> dict[str, float]:
-        """The means, and a new beginning."""
-        names = ("loss", "box", "confidence", "mask", "semantic", "ms_a_step")
-        means = {name: total / self.steps for name, total in zip(names, self._sums, strict=True)} if self.steps else {}
-        self.steps, self._sums = 0, [0.0] * 6
-        return means
-
-    def told(self) -> str:
-        """Of the last twenty steps."""
-        if not self._recent:
-            return ""
-        loss, box, conf, mask, semantic, ms = (sum(column) / len(column) for column in zip(*self._recent, strict=True))
-        return f"loss {loss:.2f} (box {box:.2f}, class {conf:.2f}, mask {mask:.2f}, sem {semantic:.2f}), {ms:.0f} ms"
 
 
 @contextmanager
@@ -461,26 +342,3 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _stop_asked() -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C or SIGTERM; a second one interrupts at once. Signals come in the main thread only."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, frame: Any) -> None:
-        stop.set()
-        for each, handler in former.items():
-            signal.signal(each, handler)
-
-    for number in former:
-        signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for each, handler in former.items():
-            signal.signal(each, handler)

@@ -1,0 +1,90 @@
+"""A segmenter at the beginning of its training, and what it is fed and averaged with."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from graftsdk.models import Yolact
+from graftsdk.segment.yolact import MEAN, STD
+from graftsdk.text import counted
+from graftsdk.training.segmenter_options import NetworkOptions
+
+__all__ = ["averaged_model", "freeze_norm", "new_segmenter", "normalised", "quick_bfloat16"]
+
+_logger = logging.getLogger("graftsdk")
+
+
+def new_segmenter(
+    network: NetworkOptions,
+    init: str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+) -> Yolact:
+    """The network before its first step.
+
+    Args:
+        network: what it is.
+        init: a segmenter's checkpoint whose tensors are taken where names and shapes agree; one line is logged.
+        weights: of the backbone, torchvision's, where `init` has none that fit.
+        seed: of random weights.
+
+    Raises:
+        InputError, PlanError: see `Yolact.create` and `Yolact.load`.
+    """
+    values: dict[str, Any] = {name: getattr(network, name) for name in NetworkOptions.__dataclass_fields__}
+    model = Yolact.create(**values, weights=weights, seed=seed)
+    if init is None:
+        return model
+    start = Yolact.load(init)
+    own, given = model.state_dict(), start.state_dict()
+    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    model.load_state_dict(fitting, strict=False)
+    anew = sorted(own.keys() - fitting.keys())
+    model.provenance = start.provenance
+    _logger.info(
+        "%s: %s taken%s",
+        init,
+        counted(len(fitting), "tensor"),
+        f", {len(anew)} of other shapes start anew: {', '.join(anew[:6])}{' ...' if len(anew) > 6 else ''}"
+        if anew
+        else "",
+    )
+    return model
+
+
+def averaged_model(model: nn.Module, decay: float) -> AveragedModel:
+    """The exponential average of the model's parameters and buffers, BatchNorm's statistics among them.
+
+    The decay grows to `decay` as (1 + n) / (10 + n) over n steps, so that random weights are soon forgotten.
+    """
+
+    def update(averaged: Any, current: Any, count: torch.Tensor | int) -> None:
+        steps = int(count)
+        get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(averaged, current, count)  # type: ignore[no-untyped-call]
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+
+def freeze_norm(model: nn.Module) -> None:
+    """BatchNorm keeps its statistics and its factors, until `model.train()` is called again."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+            module.requires_grad_(False)
+
+
+def normalised(images: torch.Tensor) -> torch.Tensor:
+    """float32[B, 3, H, W], channels last, as the network wants it, of uint8[B, 3, H, W] RGB."""
+    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
+    return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def quick_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 have units of their own there."""
+    return device.type != "cpu" or bool(torch.cpu._is_amx_tile_supported())
