@@ -132,7 +132,7 @@ class ZoomOut(v2.Transform):  # type: ignore[misc]  # torchvision is shipped wit
 
     fill = (123.0, 116.0, 103.0)  # RGB, ImageNet's mean as in the original
 
-    def __init__(self, most: float = 3.0) -> None:
+    def __init__(self, most: float = 2.0) -> None:
         super().__init__()
         self.most = most
 

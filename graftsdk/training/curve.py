@@ -72,7 +72,7 @@ def plot_curve(path: str | os.PathLike[str], rows: Sequence[Mapping[str, float]]
         scores.plot([row["minutes"] for row in some], [row[name] for row in some], style, color=color, label=label)
     scores.set(ylabel="AP", ylim=(0.0, 1.0))
     lines = [*losses.get_lines(), *scores.get_lines()]
-    losses.legend(lines, [line.get_label() for line in lines], loc="center right", fontsize="small", ncols=2)
+    figure.legend(lines, [line.get_label() for line in lines], loc="outside lower center", fontsize="small", ncols=7)
     losses.grid(alpha=0.3)
     kind = Path(path).suffix.lower().removeprefix(".")
     with atomic_write(path) as file:
