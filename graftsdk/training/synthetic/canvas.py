@@ -94,7 +94,7 @@ class Canvas:
     def __init__(self, image: npt.NDArray[np.uint8], light: tuple[float, float] = (0.0, -0.5)) -> None:
         self.image = image
         self.light = light
-        self.mask = np.zeros(image.shape[:2], np.uint8)
+        self.mask: npt.NDArray[np.uint8] = np.zeros(image.shape[:2], np.uint8)
 
     def paint(
         self,
@@ -116,8 +116,7 @@ class Canvas:
             convex: False takes the points as a polygon.
         """
         height, width = self.mask.shape
-        first: Fixed = points.min(0) >> SHIFT
-        last: Fixed = points.max(0) >> SHIFT
+        first, last = points.min(0) >> SHIFT, points.max(0) >> SHIFT
         x0, y0 = max(int(first[0]) - 1, 0), max(int(first[1]) - 1, 0)
         x1, y1 = min(int(last[0]) + 2, width), min(int(last[1]) + 2, height)
         if x0 >= x1 or y0 >= y1:
