@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import cos, hypot, radians, sin, tan
+from math import hypot, radians, tan
 from typing import Any
 
 import cv2
