@@ -194,6 +194,12 @@ class _Run:
         with tqdm(total=total, initial=progress.step, unit="step", disable=not bar, dynamic_ncols=True) as line:
             batches = iter(loader)
             while not self._over():
+                if self._evaluation_due():  # at the beginning too: it may have been stopped just before one
+                    self._evaluate(self._held_out[: options.eval_images])
+                    progress.seconds = before + time.monotonic() - started
+                    progress.evaluated = progress.seconds, progress.step
+                    self._save()
+                    saved = time.monotonic()
                 began = time.perf_counter()
                 losses = self._step(next(batches))
                 progress.seconds = before + time.monotonic() - started
@@ -205,13 +211,7 @@ class _Run:
                     self._save()
                     _logger.info("stopped after step %d; %s goes on with resume", progress.step, self._state)
                     raise KeyboardInterrupt
-                if self._evaluation_due() and not self._over():
-                    self._evaluate(self._held_out[: options.eval_images])
-                    progress.seconds = before + time.monotonic() - started
-                    progress.evaluated = progress.seconds, progress.step
-                    self._save()
-                    saved = time.monotonic()
-                elif time.monotonic() - saved > options.save_seconds:
+                if time.monotonic() - saved > options.save_seconds:
                     self._save()
                     saved = time.monotonic()
             line.set_postfix_str(self._told())
