@@ -20,9 +20,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from pycocotools import mask as rle
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
 from graftsdk.export.segmenter import read_segmenter
@@ -30,6 +28,7 @@ from graftsdk.export.validate import open_part
 from graftsdk.plan import SegmenterInfo
 from graftsdk.preprocess import decode_image
 from graftsdk.segment import Instances, open_adapter
+from graftsdk.training.mask_ap import average_precision, encoded_mask
 
 TARGET = 0.005  # of AP, either way
 PREFIX = "instances_"
@@ -74,16 +73,23 @@ def main() -> int:
             spent["adapter, to frames"] += time.perf_counter() - decoded
             for name, masks in (("plain", plain), ("adapter", ours)):
                 found[name] += [
-                    {"image_id": entry["id"], "category_id": category, "segmentation": encoded(mask), "score": score}
+                    {
+                        "image_id": entry["id"],
+                        "category_id": category,
+                        "segmentation": encoded_mask(mask),
+                        "score": score,
+                    }
                     for mask, score in masks
                 ]
     ids = [entry["id"] for entry in images]
     print(f"{options.segmenter.name}, {len(images)} images, least score {options.min_score:g}")
     print(f"{'':20s} {'AP':>8s} {'AP50':>8s} {'AP75':>8s} {'masks':>8s}")
     results = {name: average_precision(coco, masks, ids, category) for name, masks in found.items()}
-    for name, (ap, ap50, ap75) in results.items():
-        print(f"{name:20s} {ap:8.4f} {ap50:8.4f} {ap75:8.4f} {len(found[name]):8d}")
-    differences = [ours - plain for ours, plain in zip(results["adapter"], results["plain"], strict=True)]
+    for name, result in results.items():
+        print(f"{name:20s} {result.ap:8.4f} {result.ap50:8.4f} {result.ap75:8.4f} {result.found:8d}")
+    differences = [
+        getattr(results["adapter"], name) - getattr(results["plain"], name) for name in ("ap", "ap50", "ap75")
+    ]
     print(f"{'difference':20s} " + " ".join(f"{value:+8.4f}" for value in differences))
     for name, seconds in spent.items():
         print(f"{name:20s} {1e3 * seconds / max(len(images), 1):8.2f} ms an image")
@@ -121,26 +127,6 @@ def plain_decode(outputs: list[np.ndarray], size: tuple[int, int], info: Segment
         cut = full[top : top + inner_height, left : left + inner_width]
         found.append(((cv2.resize(cut, (width, height), interpolation=cv2.INTER_LINEAR) > 0), float(people[index])))
     return found
-
-
-def encoded(mask: np.ndarray) -> dict[str, Any]:
-    made: dict[str, Any] = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return made
-
-
-def average_precision(
-    coco: COCO, masks: list[dict[str, Any]], ids: list[int], category: int
-) -> tuple[float, float, float]:
-    """AP, AP50, AP75."""
-    if not masks:
-        return 0.0, 0.0, 0.0
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(coco, coco.loadRes(masks), "segm")
-        evaluation.params.imgIds, evaluation.params.catIds = ids, [category]
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return float(evaluation.stats[0]), float(evaluation.stats[1]), float(evaluation.stats[2])
 
 
 if __name__ == "__main__":
