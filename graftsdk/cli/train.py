@@ -92,7 +92,8 @@ def _add_learning(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("learning")
     add = group.add_argument
     add("--batch", type=int, metavar="N", help="images a step; default 16")
-    add("--learning-rate", type=float, metavar="X", help="of SGD after warm-up; default 0.01")
+    add("--optimizer", choices=["sgd", "adamw"], help="default sgd; adamw wants a rate of about 0.001")
+    add("--learning-rate", type=float, metavar="X", help="after warm-up; default 0.01")
     add("--schedule", choices=["cosine", "step"], help="default cosine; step: the paper's")
     add("--warmup", type=int, metavar="N", help="steps; default 300")
     add("--weight-decay", type=float, metavar="X", help="default 5e-4")
@@ -116,6 +117,7 @@ def _add_learning(command: argparse.ArgumentParser) -> None:
 
 _NETWORK = ("arch", "width", "channels", "prototypes", "aspect_ratios", "square_priors", "classes", "scales")
 _LEARNING = (
+    "optimizer",
     *(
         "batch",
         "steps",

@@ -30,12 +30,18 @@ from graftsdk.training.meter import Meter
 from graftsdk.training.segmenter_eval import evaluate
 from graftsdk.training.segmenter_losses import Losses, segmenter_losses
 from graftsdk.training.segmenter_options import SegmenterOptions
-from graftsdk.training.segmenter_start import averaged_model, freeze_norm, new_segmenter, normalised, quick_bfloat16
+from graftsdk.training.segmenter_start import (
+    averaged_model,
+    freeze_norm,
+    new_optimizer,
+    new_segmenter,
+    normalised,
+    quick_bfloat16,
+)
 from graftsdk.training.training_state import Progress, read_state, restore, state_path, write_state
 
 __all__ = ["TrainingReport", "train_segmenter"]
 
-MOMENTUM = 0.9
 FEW = 6  # images a batch; below it BatchNorm's statistics are too poor to change what was learned from many
 _NO_END = 10**9
 _logger = logging.getLogger("graftsdk")
@@ -147,9 +153,7 @@ class _Run:
         self._frozen = pretrained and options.batch < FEW if frozen is None else frozen
         self._model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._ema = averaged_model(self._model, options.ema)
-        self._optimizer = torch.optim.SGD(
-            self._model.parameters(), options.learning_rate, MOMENTUM, weight_decay=options.weight_decay, foreach=True
-        )
+        self._optimizer = new_optimizer(self._model, options)
         self._length = Length.of(options, order.steps)
         self._progress = Progress()
         self._meter = Meter()
@@ -220,7 +224,7 @@ class _Run:
         return self._length.done(self._progress.step, self._progress.seconds) >= 1.0
 
     def _step(self, batch: Batch) -> tuple[float, ...]:
-        """One step of SGD; its losses: all, box, confidence, mask, semantic."""
+        """One step; its losses: all, box, confidence, mask, semantic."""
         options, step = self._options, self._progress.step
         self._model.train()
         if self._frozen:

@@ -44,7 +44,9 @@ class SegmenterOptions:
         network: what is trained.
         batch: images a step.
         steps, epochs, minutes: length; minutes count training and evaluation, over all resumed runs.
-        learning_rate: of SGD with momentum 0.9, after warm-up.
+        optimizer: "sgd" with momentum 0.9, the paper's; or "adamw" (betas 0.9 and 0.99), which wants a rate of about
+            0.001 and a weight decay of about 0.02.
+        learning_rate: after warm-up.
         schedule: "cosine" (to 1% of the rate) or "step" (x 0.1 at 35, 75, 87.5 and 93.75% of the length, the
             original's 280, 600, 700 and 750 of 800 thousand).
         warmup: steps, from a tenth of the rate on, linearly; at most a tenth of the length.
@@ -73,6 +75,7 @@ class SegmenterOptions:
     steps: int | None = None
     epochs: float | None = None
     minutes: float | None = None
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.01
     schedule: Literal["cosine", "step"] = "cosine"
     warmup: int = 300
@@ -108,7 +111,7 @@ class SegmenterOptions:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, (int, float)) and low <= value <= high):
                 raise InputError(f"{name}: expected a number from {low:g} to {high:g}, found {value!r:.80}")
-        for name, allowed in (("schedule", ("cosine", "step")), ("precision", ("float32", "bfloat16", None))):
+        for name, allowed in _CHOICES:
             if getattr(self, name) not in allowed:
                 raise InputError(
                     f"{name}: expected one of {listed(filter(None, allowed))}, found {getattr(self, name)!r:.80}"
@@ -142,6 +145,11 @@ _RANGES: Sequence[tuple[str, float, float]] = (
     ("eval_minutes", 1e-3, 1e6),
     ("eval_epochs", 1e-3, 1e6),
     ("save_seconds", 0.0, 1e6),
+)
+_CHOICES: Sequence[tuple[str, tuple[str | None, ...]]] = (
+    ("optimizer", ("sgd", "adamw")),
+    ("schedule", ("cosine", "step")),
+    ("precision", ("float32", "bfloat16", None)),
 )
 _FREE = (
     *("steps", "epochs", "minutes", "eval_minutes", "eval_epochs", "eval_images", "save_seconds"),

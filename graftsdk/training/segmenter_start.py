@@ -13,10 +13,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from graftsdk.models import Yolact
 from graftsdk.segment.yolact import MEAN, STD
 from graftsdk.text import counted
-from graftsdk.training.segmenter_options import NetworkOptions
+from graftsdk.training.segmenter_options import NetworkOptions, SegmenterOptions
 
-__all__ = ["averaged_model", "freeze_norm", "new_segmenter", "normalised", "quick_bfloat16"]
+__all__ = ["averaged_model", "freeze_norm", "new_optimizer", "new_segmenter", "normalised", "quick_bfloat16"]
 
+MOMENTUM = 0.9
+BETAS = (0.9, 0.99)  # of AdamW; 0.99: trainings here are thousands of steps, not hundreds of thousands
 _logger = logging.getLogger("graftsdk")
 
 
@@ -56,6 +58,14 @@ def new_segmenter(
         else "",
     )
     return model
+
+
+def new_optimizer(model: nn.Module, options: SegmenterOptions) -> torch.optim.Optimizer:
+    """The optimizer that the options name, over all parameters."""
+    rate, decay = options.learning_rate, options.weight_decay
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), rate, BETAS, weight_decay=decay, foreach=True)
+    return torch.optim.SGD(model.parameters(), rate, MOMENTUM, weight_decay=decay, foreach=True)
 
 
 def averaged_model(model: nn.Module, decay: float) -> AveragedModel:

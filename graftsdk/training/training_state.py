@@ -1,6 +1,7 @@
 """The state of an unfinished training: one safetensors file, written whole or not at all, from which it goes on.
 
-Tensors: `model.*` and `ema.*` (parameters and buffers), `momentum.*` (SGD's buffers by parameter). The metadata key
+Tensors: `model.*` and `ema.*` (parameters and buffers), `optimizer.KEY.*` (what torch's optimizer keeps of each
+parameter, `momentum_buffer` of SGD's). The metadata key
 `graftsdk.training` holds the rest as JSON. No random state is kept: order, augmentation and every draw of a step
 follow from the seed and the step's number.
 """
@@ -73,9 +74,9 @@ def write_state(
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"ema.{name}": tensor for name, tensor in ema.module.state_dict().items()}
     for name, parameter in model.named_parameters():
-        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if buffer is not None:
-            tensors[f"momentum.{name}"] = buffer
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if torch.is_tensor(value):
+                tensors[f"optimizer.{key}.{name}"] = value
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     document = {"version": VERSION, "progress": asdict(progress), "lasting": lasting, "averaged": int(ema.n_averaged)}
     text = json.dumps(document, allow_nan=False, sort_keys=True)
@@ -123,12 +124,16 @@ def restore(
         own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         check_tensors(own, module.state_dict(), str(path))
         module.load_state_dict(own, strict=True)
-    for name, parameter in model.named_parameters():
-        buffer = tensors.get(f"momentum.{name}")
-        if buffer is not None:
-            if buffer.shape != parameter.shape:
-                raise PlanCorrupt(
-                    f"{path}: momentum.{name}: expected {list(parameter.shape)}, found {list(buffer.shape)}"
-                )
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter.detach()).copy_(buffer)
+    parameters = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        prefix, _, rest = name.partition(".")
+        if prefix != "optimizer":
+            continue
+        key, _, owner = rest.partition(".")
+        like = parameters.get(owner)
+        if like is None or (tensor.shape != like.shape and tensor.ndim):
+            raise PlanCorrupt(f"{path}: {name}: expected a parameter's name and shape, found {list(tensor.shape)}")
+        # In the parameter's own memory format: the sums of a step then run in the same order as before.
+        kept = torch.empty_like(like.detach()).copy_(tensor) if tensor.ndim else tensor.clone()
+        optimizer.state[like][key] = kept
     ema.n_averaged.fill_(averaged)

@@ -53,6 +53,7 @@ def test_what_comes_first_ends_it():
         ({"steps": 1, "copy_paste": 1.5}, "copy_paste"),
         ({"steps": 1, "schedule": "plateau"}, "schedule: expected one of 'cosine', 'step', found 'plateau'"),
         ({"steps": 1, "precision": "float16"}, "precision: expected one of 'float32', 'bfloat16'"),
+        ({"steps": 1, "optimizer": "adam"}, "optimizer: expected one of 'sgd', 'adamw', found 'adam'"),
         ({"steps": 1, "clip": "no"}, "clip: expected a number"),
     ],
     ids=str,

@@ -159,6 +159,15 @@ class Stopped:
                 train(discs, output, self.options, **more)
 
 
+def test_every_optimizer_goes_on(discs, tmp_path):
+    options = replace(OPTIONS, optimizer="adamw", learning_rate=1e-3)
+    resumed, whole = tmp_path / "x.safetensors", tmp_path / "y.safetensors"
+    Stopped(options, 3).run(discs, resumed)
+    Stopped(options, 6).run(discs, resumed, resume=True)
+    Stopped(options, 6).run(discs, whole)
+    assert same(weights(state_path(resumed)), weights(state_path(whole)))
+
+
 def test_a_finished_training_can_be_made_longer_and_begun_anew(discs, whole, tmp_path):
     output = tmp_path / "x.safetensors"
     train(discs, output, replace(OPTIONS, steps=2))
