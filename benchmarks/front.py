@@ -58,7 +58,7 @@ class Clock:
     def __init__(self, predictor: Predictor) -> None:
         self.spent: dict[str, float] = {}
         for name, owner, attribute in (
-            ("segmenter", predictor._segmenter, "run"),
+            ("segmenter", predictor._segmenter.engine, "run"),
             ("engine", predictor._engine, "run"),
             ("kernel", crop, "native_mask_crop"),
         ):

@@ -88,6 +88,7 @@ def export_plan(
     person_class: int | None = None,
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
+    nms: str | None = None,
     max_persons: int = DEFAULT_PERSONS,
     progress: bool = False,
 ) -> ExportReport:
@@ -99,8 +100,8 @@ def export_plan(
         path: the plan to write.
         trunk, branches: paths of `.safetensors` checkpoints or of exported `.onnx` parts, mixed as you like, or a
             Trunk and Branches in memory.
-        segmenter: a checkpoint of `graftsdk.models.Yolact`, or one in memory, or an ONNX file that `graftsdk.segment`
-            knows.
+        segmenter: a checkpoint of `graftsdk.models.Yolact`, or one in memory, an ONNX file that `graftsdk.segment`
+            knows, or "demo".
         samples: a folder of person images, on which decisions are compared; a PNG's alpha is the person's mask.
         parts: a folder into which every part is written too, as `trunk.onnx` and `<label>.onnx`, and a segmenter that
             was a checkpoint as `segmenter.onnx`.
@@ -110,6 +111,7 @@ def export_plan(
         person_class: of the segmenter; None finds it by its name.
         score_threshold, iou_threshold: of its decoding, 0..1; None takes the family's own (yolact: 0.15 and 0.5, yolo:
             0.25 and 0.7).
+        nms: "fast" or "greedy", how overlapping boxes of one person are suppressed; None takes the family's own.
         max_persons: 1..1000, the most in one image, those with the highest scores.
         progress: a bar on stderr.
 
@@ -134,6 +136,7 @@ def export_plan(
             input_size=segmenter_size,
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
+            nms=nms,
             max_persons=max_persons,
         )
     done = _export(trunk, branches, model, samples, parts, progress)

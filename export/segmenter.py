@@ -23,7 +23,8 @@ from graftsdk.plan.manifest import DEFAULT_PERSONS
 from graftsdk.plan.onnx_part import Shapes, interface, model_from_part, read_segmenter_part, write_onnx
 from graftsdk.plan.strict_json import MAX_TEXT_BYTES
 from graftsdk.scores import check_fraction
-from graftsdk.segment import MAX_PERSONS, recognise
+from graftsdk.segment import MAX_PERSONS, open_adapter, recognise
+from graftsdk.segment.demo import DEMO, demo_segmenter
 from graftsdk.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -87,16 +88,18 @@ def read_segmenter(
     input_size: tuple[int, int] | None = None,
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
+    nms: str | None = None,
     max_persons: int = DEFAULT_PERSONS,
 ) -> SegmenterSource:
     """A checkpoint of `graftsdk.models.Yolact`, or any ONNX file that an adapter knows by its outputs.
 
     Args:
-        source: a path, or a Yolact in memory.
+        source: a path, "demo" for the segmenter that graftsdk brings, or a Yolact in memory.
         licence, author: None takes what the file says (of ONNX its metadata: `license` or `licence`, `author`).
         person_class: the index of the class "person"; None finds it among the names of the classes, else 0.
         family, input_size: as `graftsdk.segment.recognise`; None leaves them to the shapes.
         score_threshold, iou_threshold: 0..1, of the decoding; None takes the family's own.
+        nms: "fast" or "greedy", how overlapping boxes are suppressed; None takes the family's own.
         max_persons: 1..1000, the most in one image.
 
     Raises:
@@ -111,7 +114,7 @@ def read_segmenter(
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     if person_class is None:
-        fields["person_class"] = _person(classes, where)
+        fields["person_class"] = _person(classes, where, fields["person_class"])
     else:
         fields["person_class"] = whole_number("person_class", person_class, 0, MAX_CLASS)
     if score_threshold is not None:
@@ -124,7 +127,8 @@ def read_segmenter(
         _plain(stated.author if author is None else author),
         stated.data,
     )
-    info = SegmenterInfo(part=part.name, max_persons=limit, **fields)
+    info = SegmenterInfo(part=part.name, max_persons=limit, nms=nms or "", **fields)
+    open_adapter(info)  # refuses a way of suppression that the family does not know
     return SegmenterSource(where, part, info, provenance, tuple(name for _, name in classes), module)
 
 
@@ -160,6 +164,8 @@ def _open(
     source: Any,
 ) -> tuple[Part, Shapes, Shapes, Yolact | None, Provenance, list[tuple[int, str]], str]:
     """Part, inputs, outputs, module, provenance, classes with their indices, and what to call it."""
+    if source == DEMO:
+        source = demo_segmenter()
     if not isinstance(source, (str, os.PathLike)) or Path(source).suffix.lower() == ".safetensors":
         from graftsdk.export.yolact import read_yolact, yolact_part
 
@@ -188,8 +194,8 @@ def _names(metadata: Mapping[str, str]) -> list[tuple[int, str]]:
     return [(int(index), name) for index, name in found]
 
 
-def _person(classes: Sequence[tuple[int, str]], where: str) -> int:
-    """The index of "person"; 0 where no class has a name."""
+def _person(classes: Sequence[tuple[int, str]], where: str, default: int) -> int:
+    """The index of "person"; the family's own where no class has a name."""
     for index, name in classes:
         if name.casefold() == "person":
             return index
@@ -198,7 +204,7 @@ def _person(classes: Sequence[tuple[int, str]], where: str) -> int:
             f"{where}: expected a class named 'person', found {', '.join(name for _, name in classes[:8])}; "
             f"say which of them is a person: --person-class N"
         )
-    return 0
+    return default
 
 
 def _plain(text: str) -> str:

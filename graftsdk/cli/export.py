@@ -20,7 +20,7 @@ on generated crops (and on real ones, with --samples), and is written only when 
 _EPILOG = """\
 example:
   graftsdk-export --trunk trunk.safetensors --branches child.safetensors gender.safetensors \\
-                  --segmenter yolov8n-seg-640.onnx --samples persons/ -o engine.plan
+                  --segmenter segmenter.safetensors --samples persons/ -o engine.plan
 
 Checkpoints (.safetensors) and parts that are exported already (.onnx, from --parts) may be mixed. A table at the
 end tells what each label costs, how far it is from torch, and which decisions flip on the samples.
@@ -68,6 +68,7 @@ def _export(arguments: argparse.Namespace) -> int:
             segmenter_size=None if arguments.segmenter_size is None else tuple(arguments.segmenter_size),
             score_threshold=arguments.score_threshold,
             iou_threshold=arguments.iou_threshold,
+            nms=arguments.segmenter_nms,
             max_persons=arguments.max_persons,
             progress=progress,
         )
@@ -96,19 +97,20 @@ def _parser() -> argparse.ArgumentParser:
     add("-o", "--output", metavar="PLAN", help="the plan to write; may be left out with --parts")
     add("--parts", metavar="DIR", help="write every part there too: trunk.onnx and one <label>.onnx each")
     add("--samples", metavar="DIR", help="images of persons to compare decisions on; a PNG's alpha is the mask")
-    add("--segmenter", metavar="FILE", help="the instance segmentation network, any ONNX file of a known family")
+    add("--segmenter", metavar="FILE", help="the instance segmentation network: a checkpoint, an ONNX file, or demo")
     add("--segmenter-licence", metavar="TEXT", help="its licence (default: what its metadata says)")
     add("--segmenter-author", metavar="TEXT", help="its author (default: what its metadata says)")
     add("--person-class", type=int, metavar="N", help="its class of persons (default: found by the name 'person')")
-    add("--segmenter-family", metavar="NAME", help="what it is, where its shapes leave that open: yolo")
+    add("--segmenter-family", metavar="NAME", help="where its shapes leave that open: yolact, yolo, maskrcnn")
     add("--segmenter-size", type=int, nargs=2, metavar=("H", "W"), help="the sides of its input, where they are free")
-    add("--score-threshold", type=float, metavar="X", help="least score of a person (default: the family's, 0.25)")
+    add("--score-threshold", type=float, metavar="X", help="least score of a person (default: the family's)")
     add(
         "--iou-threshold",
         type=float,
         metavar="X",
-        help="overlap of two boxes that are one person (default: 0.7)",
+        help="overlap of two boxes that are one person (default: the family's)",
     )
+    add("--segmenter-nms", choices=("fast", "greedy"), help="how such boxes are suppressed (default: the family's)")
     add(
         "--max-persons",
         type=int,

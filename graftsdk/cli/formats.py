@@ -45,12 +45,12 @@ class Csv:
     def __call__(self, prediction: Prediction) -> str:
         """The prediction's rows, with the head before those of the first."""
         text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
+        writer = csv.writer(text)  # ends lines by \r\n, so that it quotes a \r in a name
         if not self._begun:
             writer.writerow(_cell(name) for name in prediction.columns)
             self._begun = True
         writer.writerows([_cell(value) for value in row.values()] for row in prediction.to_rows())
-        return text.getvalue()
+        return text.getvalue().replace("\r\n", "\n")
 
 
 def _cell(value: Any) -> Any:

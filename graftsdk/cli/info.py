@@ -145,11 +145,19 @@ def _print_part(part: dict[str, Any]) -> None:
         print(f"thresholds   {one_line(_thresholds(part))}")
         print(f"place        tap {_tap(part)} of {part['arch']}, {part['pooling']}, width {part['width']:g}")
         print(f"wants trunk  fingerprint({part['tap']}) {part['trunk_fingerprint']}")
-        for name, value in part["metrics"].items():
-            print(f"metric       {one_line(name)} {value:g}")
+    elif "classes" in part:
+        height, width = part["input_size"]
+        print(
+            f"segmenter    {part['family']}, {part['arch']}{_width(part)}, {part['channels']} channels, "
+            f"{height}x{width} (HxW)"
+        )
+        print(f"classes      {one_line(', '.join(part['classes']))}")
     else:
         print(f"trunk        {part['arch']}{_width(part)}, {part['blocks']} blocks, fingerprint {part['fingerprint']}")
-    print(f"crop         {_crop(part['crop'])}")
+    for name, value in part.get("metrics", {}).items():
+        print(f"metric       {one_line(name)} {value:g}")
+    if "crop" in part:
+        print(f"crop         {_crop(part['crop'])}")
     print(f"licence      {one_line(part['licence']) or 'not stated'}")
     print(f"author       {one_line(part['author']) or 'not stated'}")
 

@@ -33,7 +33,7 @@ COMMANDS = {
     "plan": ("graftsdk.cli.plan", "change plans label by label: add, remove, revert, merge, diff, log"),
     "scenes": ("graftsdk.cli.scenes", "draw lift scenes with exact masks, a data set to train on"),
     "train": ("graftsdk.cli.train", "train a segmenter on annotated images"),
-    "import": ("graftsdk.cli.import_", "torchvision's weights as a trunk checkpoint"),
+    "import": ("graftsdk.cli.import_", "torchvision's or YOLACT's weights as a checkpoint"),
 }
 
 WRONG, PIPE_CLOSED = 2, 141

@@ -217,9 +217,14 @@ class _Gather:
         self.results: dict[str, np.ndarray] = {}
 
     def has_rows(self, name: str) -> bool:
-        """Whether the output has a row for each row fed; a segmenter's priors, for one, have not."""
+        """Whether the output has a row for each row fed; a segmenter's priors, for one, have not.
+
+        Nor has one whose first side is free although the graph's batch is not: it is as long as detections are many.
+        """
         port, own = self._asked[name]
-        return bool(port.shape) and port.shape[0] in (None, own)
+        if port.shape and port.shape[0] is None:
+            return own is None or own != self._batch  # in several chunks such an output cannot be put together
+        return bool(port.shape) and port.shape[0] == own
 
     def empty(self) -> dict[str, np.ndarray]:
         """Every asked output without rows; empty where the graph does not say their sizes."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from graftsdk.lifecycle.inspection import PartFile
 from graftsdk.lifecycle.timing import PlanTiming
-from graftsdk.plan import BranchDocument, BranchEntry, Plan, Provenance, Tree, TrunkDocument
+from graftsdk.plan import BranchDocument, BranchEntry, Plan, Provenance, SegmenterDocument, Tree, TrunkDocument
 from graftsdk.plan.cost import plan_cost
 from graftsdk.plan.documents import GOLDEN_COUNT, GOLDEN_SEED
 from graftsdk.prediction import reported_labels
@@ -40,14 +40,18 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
 
 
 def describe_part(file: PartFile) -> dict[str, Any]:
-    """The document of a trunk or branch that stands in a file of its own."""
+    """The document of a trunk, branch or segmenter that stands in a file of its own."""
     document = file.document
+    told = document.to_dict()
     found: dict[str, Any] = {
-        "kind": f"{'trunk' if isinstance(document, TrunkDocument) else 'branch'} {file.form}",
+        "kind": f"{told['kind']} {file.form}",
         "path": str(file.path),
         "bytes": file.nbytes,
         "digest": file.digest,
     }
+    if isinstance(document, SegmenterDocument):
+        own = {name: value for name, value in told.items() if name not in ("kind", "version", "provenance")}
+        return {**found, **own, **_provenance(document.provenance)}
     if isinstance(document, TrunkDocument):
         found |= _trunk_document(document)
     else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graftsdk.errors import PlanCorrupt, PlanLimitError, PlanPathError, PlanTruncated
-from graftsdk.plan import BranchDocument, Plan, TrunkDocument, open_plan
+from graftsdk.plan import BranchDocument, Plan, SegmenterDocument, TrunkDocument, open_plan
 from graftsdk.plan.container import HEADER_CAP
 from graftsdk.plan.documents import DOCUMENT_KEY, read_document
 from graftsdk.plan.onnx_part import read_onnx_part
@@ -21,7 +21,7 @@ _Path = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class PartFile:
-    """A trunk or branch in a file of its own.
+    """A trunk, branch or segmenter in a file of its own.
 
     Attributes:
         path: the file. form: "checkpoint" or "part". document: what it says of itself.
@@ -30,7 +30,7 @@ class PartFile:
 
     path: Path
     form: str
-    document: TrunkDocument | BranchDocument
+    document: TrunkDocument | BranchDocument | SegmenterDocument
     digest: str | None
     nbytes: int
 
@@ -55,8 +55,8 @@ def is_onnx(path: _Path) -> bool:
     return Path(path).suffix.lower() == ".onnx"
 
 
-def checkpoint_document(path: _Path) -> TrunkDocument | BranchDocument:
-    """The document of a trunk or branch checkpoint; its weights are not read.
+def checkpoint_document(path: _Path) -> TrunkDocument | BranchDocument | SegmenterDocument:
+    """The document of a checkpoint; its weights are not read.
 
     Raises:
         PlanPathError: no regular file. PlanTruncated, PlanLimitError, PlanCorrupt, PlanVersionError: see there.
@@ -65,7 +65,7 @@ def checkpoint_document(path: _Path) -> TrunkDocument | BranchDocument:
     if not isinstance(text, str):
         raise PlanCorrupt(
             f"{path}: expected a graftsdk checkpoint (.safetensors with the metadata key {DOCUMENT_KEY!r}), found "
-            f"another file; Trunk.save and Branch.save write them"
+            f"another file; Trunk.save, Branch.save and Yolact.save write them"
         )
     return read_document(text, str(path))
 

@@ -18,7 +18,7 @@ from graftsdk.errors import FingerprintMismatch, InputError
 from graftsdk.graft import externalize, scores_names, tap_name
 from graftsdk.lifecycle.cutting import BLOCK_INPUT, cut_block
 from graftsdk.lifecycle.inspection import checkpoint_document, is_onnx
-from graftsdk.plan import BranchDocument, Part, Plan, Tree, TrunkDocument
+from graftsdk.plan import BranchDocument, Part, Plan, SegmenterDocument, Tree, TrunkDocument
 from graftsdk.plan.onnx_part import model_from_part, read_onnx_part
 
 __all__ = ["Reference"]
@@ -99,6 +99,8 @@ class Reference:
         if isinstance(document, TrunkDocument):
             tree = _tree_of(self._trees, document, path)
             _put(self._trunks, tree.trunk, self._trunk_part(part, _deepest(tree)) if part else _torch_trunk(path), path)
+        elif isinstance(document, SegmenterDocument):
+            raise InputError(f"{path}: expected a trunk or branch to compare with, found a segmenter; leave it out")
         else:
             _check_branch(self._trees, document, path)
             _put(self._branches, document.label, self._branch_part(part) if part else _torch_branch(path), path)

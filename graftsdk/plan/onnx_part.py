@@ -12,7 +12,7 @@ import numpy as np
 
 from graftsdk.errors import PlanCorrupt, PlanError, PlanLimitError, PlanPathError, PlanVersionError
 from graftsdk.files import atomic_write
-from graftsdk.plan.documents import DOCUMENT_KEY, BranchDocument, TrunkDocument, read_document
+from graftsdk.plan.documents import DOCUMENT_KEY, BranchDocument, SegmenterDocument, TrunkDocument, read_document
 from graftsdk.plan.onnx_check import parse_model
 from graftsdk.plan.part import EXTERNAL_BYTES, Part
 
@@ -125,6 +125,11 @@ def read_onnx_part(path: str | os.PathLike[str]) -> tuple[Part, TrunkDocument | 
             f"found {len(texts)}; write it with graftsdk-export --parts"
         )
     document = read_document(texts[0], where)
+    if isinstance(document, SegmenterDocument):
+        raise PlanCorrupt(
+            f"{where}: expected a trunk or branch, found a segmenter ({document.family}, {document.arch}); "
+            f"it is for --segmenter"
+        )
     if document.exported is None:
         raise PlanCorrupt(f"{where}: its document lacks the record of the export; write it with graftsdk-export")
     part = part_from_model(_deserialise(proto, where), "trunk" if isinstance(document, TrunkDocument) else "branch")

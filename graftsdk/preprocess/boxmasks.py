@@ -80,11 +80,17 @@ class BoxMasks(Sequence[npt.NDArray[Any]]):
 
     def select(self, indices: Sequence[int] | npt.NDArray[np.integer[Any]]) -> BoxMasks:
         """The masks at `indices`, in that order."""
-        chosen = BoxMasks.__new__(BoxMasks)
-        chosen.arrays = tuple(self.arrays[index] for index in indices)
-        chosen.extents = self.extents[np.asarray(indices, dtype=np.int64)]
-        chosen.extents.flags.writeable = False
-        return chosen
+        return BoxMasks.unchecked(
+            [self.arrays[index] for index in indices], self.extents[np.asarray(indices, dtype=np.int64)]
+        )
+
+    @classmethod
+    def unchecked(cls, arrays: Sequence[npt.NDArray[Any]], extents: npt.NDArray[np.float32]) -> BoxMasks:
+        """Masks that this package made itself, as the class wants them: nothing is looked at, nothing is copied."""
+        made = cls.__new__(cls)
+        made.arrays, made.extents = tuple(arrays), extents
+        made.extents.flags.writeable = False
+        return made
 
     def mask_at(self, index: int, height: int, width: int) -> npt.NDArray[np.bool_]:
         """bool[height, width]: one mask over the whole frame, made anew by each call."""

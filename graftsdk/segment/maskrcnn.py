@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from graftsdk.errors import InputError, NonFiniteOutput, ShapeError
+from graftsdk.errors import InputError, ShapeError
 from graftsdk.preprocess.boxmasks import BoxMasks, mask_box
 from graftsdk.segment.base import Adapter, Instances
+from graftsdk.segment.finite import check_finite
 from graftsdk.segment.letterbox import Letterbox
 from graftsdk.segment.shapes import Match, Shapes, Size, agree, arranged, image_input
 
@@ -29,7 +30,6 @@ Float32 = npt.NDArray[np.float32]
 # that: a border of this colour is the same. A stretched image would show people as no network was trained to see them.
 MEAN = (0.485, 0.456, 0.406)
 
-_ADVICE = "check the segmenter's weights with graftsdk verify"
 _ROUNDING = 1e-3  # by which an interpolated probability may leave 0..1
 
 
@@ -122,21 +122,14 @@ class MaskRcnnAdapter(Adapter):
         boxes, labels, scores, masks = outputs
         if labels.dtype.kind == "f" and scores.dtype.kind in "iu":  # one shape: the file may have them the other way
             labels, scores = scores, labels
-        for name, output in zip(self.info.outputs, outputs[:3], strict=False):
-            if not np.isfinite(output).all():
-                raise NonFiniteOutput(
-                    f"segmenter output {name!r}: expected finite values, found NaN or infinity; {_ADVICE}"
-                )
+        check_finite(self.info.outputs[:3], outputs[:3])
         return boxes.astype(np.float32, copy=False), labels, scores.astype(np.float32, copy=False), masks
 
     def _cut(self, window: npt.NDArray[Any]) -> Float32:
         """float32[h, w]: a copy of a mask's window, in 0..1."""
         least, most = float(window.min()), float(window.max())
         name = self.info.outputs[3]
-        if not np.isfinite(least + most):
-            raise NonFiniteOutput(
-                f"segmenter output {name!r}: expected finite values, found NaN or infinity; {_ADVICE}"
-            )
+        check_finite([name], [window])
         if least < -_ROUNDING or most > 1 + _ROUNDING:
             raise InputError(
                 f"segmenter output {name!r}: expected probabilities from 0 to 1, found {least:g} to {most:g}; export "

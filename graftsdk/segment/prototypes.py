@@ -57,7 +57,7 @@ class SampledMasks:
             image_size: (H, W).
         """
         covers = np.flatnonzero(_native.covering(self.values, self.shapes, extents, *image_size))
-        return BoxMasks([self[index] for index in covers.tolist()], extents[covers]), covers
+        return BoxMasks.unchecked([self[index] for index in covers.tolist()], extents[covers]), covers
 
 
 def sample_masks(coefficients: Float32, prototypes: Float32, boxes: Float64) -> SampledMasks:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from graftsdk.errors import NonFiniteOutput, ShapeError
 from graftsdk.segment.base import Adapter, Instances
+from graftsdk.segment.finite import ADVICE, check_finite
 from graftsdk.segment.letterbox import Letterbox
 from graftsdk.segment.nms import suppress
 from graftsdk.segment.prototypes import sample_masks
@@ -35,8 +36,6 @@ COEFFICIENTS = 32  # of a mask, one for each prototype
 PROTOTYPE_STRIDE = 4  # pixels of the input that one cell of a prototype covers
 STRIDES = (8, 16, 32)  # of the three grids of predictions
 BORDER = 114 / 255  # grey around a letterboxed image, as in training
-
-_ADVICE = "check the segmenter's weights with graftsdk verify"
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +121,7 @@ class YoloAdapter(Adapter):
             cells = geometry.to_input(extents) / PROTOTYPE_STRIDE
             sampled = sample_masks(found.coefficients[people], prototypes, cells)
         if np.isnan(sampled.values).any():
-            raise NonFiniteOutput("segmenter masks: expected finite sums of prototypes, found an overflow; " + _ADVICE)
+            raise NonFiniteOutput("segmenter masks: expected finite sums of prototypes, found an overflow; " + ADVICE)
         masks, covering = sampled.covering(extents, (geometry.height, geometry.width))
         return Instances(extents[covering], found.scores[people[covering]], masks, truncated=len(kept) > limit)
 
@@ -142,11 +141,7 @@ class YoloAdapter(Adapter):
                 f"{COEFFICIENTS}] or [1, N, 6 + {COEFFICIENTS}], with more than {person} classes, and "
                 f"[1, {COEFFICIENTS}, {grid[0]}, {grid[1]}], found {[list(output.shape) for output in outputs]}"
             )
-        for name, output in zip(self.info.outputs, outputs, strict=True):
-            if not np.isfinite(output).all():
-                raise NonFiniteOutput(
-                    f"segmenter output {name!r}: expected finite values, found NaN or infinity; " + _ADVICE
-                )
+        check_finite(self.info.outputs, outputs)
         return outputs[0][0].astype(np.float32, copy=False), outputs[1][0].astype(np.float32, copy=False), layout
 
 

@@ -360,13 +360,10 @@ def test_refusals(words: list[str], says: str, home: Path, capsys: pytest.Captur
 
 
 @pytest.mark.usefixtures("home")
-@pytest.mark.parametrize("missing", ["-o", "--segmenter"])
-def test_what_has_to_be_said(missing: str, capsys: pytest.CaptureFixture[str]) -> None:
-    options: dict[str, Any] = {"-o": "crops", "--segmenter": "s.onnx"}
-    del options[missing]
+def test_what_has_to_be_said(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["crop", "photos", *(word for pair in options.items() for word in pair)])
-    assert missing in capsys.readouterr().err.splitlines()[-1]
+        main(["crop", "photos", "--segmenter", "s.onnx"])
+    assert "-o" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_photographs(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,18 @@ def test_errors_and_version_need_nothing_either() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["predictor", "prediction", "plan", "graft", "engines", "preprocess", "segment", "cli.main"],
+    [
+        "predictor",
+        "prediction",
+        "plan",
+        "graft",
+        "engines",
+        "preprocess",
+        "segment",
+        "segmenter",
+        "cli.main",
+        "cli.crop",
+    ],
 )
 def test_module_leaves_torch_and_onnx_alone(module: str) -> None:
     found = modules_after(f"import graftsdk.{module}")

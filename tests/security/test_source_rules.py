@@ -35,8 +35,8 @@ NETWORK = {
     *("telnetlib", "xmlrpc", "requests", "httpx", "aiohttp", "huggingface_hub"),
 }
 CODE = {"eval", "exec", "compile", "__import__"}
-# The one place that reads a foreign checkpoint (`graftsdk import torchvision`).
-TORCH_LOAD_HOME = "models/"
+# The one place that reads a foreign checkpoint (`graftsdk import`).
+TORCH_LOAD_HOME = "models/pth.py"
 
 
 def dotted(node: ast.expr) -> str:
@@ -290,9 +290,9 @@ def test_rule_lets_good_code_pass(name: str) -> None:
 
 def test_the_two_exceptions_hold_in_their_own_place_only() -> None:
     load = ast.parse("import torch\ntorch.load('x.pth', weights_only=True)")
-    assert not list(loads_objects(load, "models/torchvision.py"))
+    assert not list(loads_objects(load, "models/pth.py"))
     unsafe = ast.parse("import torch\ntorch.load('x.pth', weights_only=False)")
-    assert list(loads_objects(unsafe, "models/torchvision.py"))
+    assert list(loads_objects(unsafe, "models/pth.py"))
     write = ast.parse("open('x', 'wb')")
     assert not list(writes_files(write, "files.py"))
     assert list(writes_files(write, "plan/files.py"))

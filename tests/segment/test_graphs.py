@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from graftsdk.errors import InputError
 from graftsdk.export.segmenter import check_segmenter, read_segmenter
 
 HEIGHT, WIDTH = 64, 96
@@ -59,3 +60,51 @@ def test_each_layout_of_yolo(tmp_path: Path, predictions: np.ndarray, iou: float
     assert found.boxes.tolist() == [[76, 34, 116, 94]]
     np.testing.assert_allclose(found.scores, [0.72], rtol=1e-6)
     assert found.masks.mask_at(0, 2 * HEIGHT, 2 * WIDTH).sum() == 40 * 60
+
+
+def mask_rcnn(path: Path, image: list) -> Path:
+    """The brighter the image, the more it finds: as many detections as sixths of white, three of them persons."""
+    boxes = np.float32([(8, 8, 20, 40), (30, 8, 50, 40), (60, 8, 80, 40), (0, 0, 96, 64), (0, 0, 9, 9), (0, 0, 9, 9)])
+    masks = np.zeros((6, 1, HEIGHT, WIDTH), np.float32)
+    masks[:5, :, :32] = 0.875  # the upper half; the last one's is empty
+    weights = {
+        "all_boxes": boxes,
+        "all_labels": np.int64([1, 1, 1, 2, 3, 1]),
+        "all_scores": np.float32([0.99, 0.9, 0.8, 0.7, 0.6, 0.55]),
+        "all_masks": masks,
+        "limits": np.arange(1, 7, dtype=np.float32) / 6 - 0.01,
+    }
+    names = ("boxes", "labels", "scores", "masks")
+    nodes = [helper.make_node("Greater", ["mean", "limits"], ["there"])]
+    nodes += [helper.make_node("Compress", [f"all_{name}", "there"], [name], axis=0) for name in names]
+    kinds = (TensorProto.FLOAT, TensorProto.INT64, TensorProto.FLOAT, TensorProto.FLOAT)
+    shapes = (["k", 4], ["l"], ["l"], ["m", "c", "h", "w"])  # as torch's exporter leaves them
+    return write(path, image, nodes, weights, dict(zip(names, zip(kinds, shapes, strict=True), strict=True)))
+
+
+@pytest.mark.parametrize("image", [[3, HEIGHT, WIDTH], [1, 3, HEIGHT, WIDTH], [3, "h", "w"]])
+def test_mask_rcnn(tmp_path: Path, image: list) -> None:
+    size = (HEIGHT, WIDTH) if "h" in image else None
+    source = read_segmenter(mask_rcnn(tmp_path / "s.onnx", image), input_size=size)
+    check_segmenter(source)
+    assert (source.info.family, source.info.person_class, source.info.batched) == ("maskrcnn", 1, len(image) == 4)
+    with source.open(device="cpu", cache=False) as segmenter:
+        for level, persons in ((0, 0), (50, 1), (100, 2), (150, 3), (255, 3)):
+            found = segmenter.find(np.full((2 * HEIGHT, 2 * WIDTH, 3), level, np.uint8))
+            assert found.boxes.tolist() == [[16, 16, 40, 80], [60, 16, 100, 80], [120, 16, 160, 80]][:persons]
+            areas = [int(found.masks.mask_at(index, 128, 192).sum()) for index in range(persons)]
+            assert areas == [24 * 48, 40 * 48, 40 * 48][:persons]
+
+
+def test_another_class_of_mask_rcnn(tmp_path: Path) -> None:
+    path = mask_rcnn(tmp_path / "s.onnx", [3, HEIGHT, WIDTH])
+    with read_segmenter(path, person_class=2).open(device="cpu", cache=False) as segmenter:
+        found = segmenter.find(np.full((HEIGHT, WIDTH, 3), 255, np.uint8))
+    assert found.boxes.tolist() == [[0, 0, 96, 64]]
+
+
+def test_a_size_that_is_not_the_traced_one(tmp_path: Path) -> None:
+    """Nothing in the file contradicts it: a run does."""
+    source = read_segmenter(mask_rcnn(tmp_path / "s.onnx", [3, "h", "w"]), input_size=(96, 96))
+    with pytest.raises(InputError, match=r"as family 'maskrcnn' .*\[n, 1, 96, 96\], found .*segmenter_size"):
+        check_segmenter(source)

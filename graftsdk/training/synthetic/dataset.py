@@ -140,7 +140,8 @@ def _drawn(root: Path, count: int, seed: int, size: tuple[int, int], workers: in
 def _draw_one(root: Path, seed: int, size: tuple[int, int], index: int) -> list[dict[str, Any]]:
     scene = draw_scene(seed, index, size)
     encoded = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, scene.quality])[1]
-    (root / IMAGES / _name(index)).write_bytes(encoded.tobytes())
+    with atomic_write(root / IMAGES / _name(index)) as file:
+        file.write(encoded.tobytes())
     return [_annotation(person) for person in scene.persons]
 
 
