@@ -177,5 +177,6 @@ def _network(args: argparse.Namespace) -> Any:
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     if args.size is not None:
         given["input_size"] = tuple(args.size)
-        given.setdefault("scales", None)  # they follow the size
+        share = min(args.size) / min(base.input_size)  # the scales follow the size
+        given.setdefault("scales", base.scales and tuple(share * scale for scale in base.scales))
     return replace(base, **given)

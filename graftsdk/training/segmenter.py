@@ -43,6 +43,9 @@ from graftsdk.training.training_state import Progress, read_state, restore, stat
 __all__ = ["TrainingReport", "train_segmenter"]
 
 FEW = 6  # images a batch; below it BatchNorm's statistics are too poor to change what was learned from many
+# oneDNN's weight gradient of a 3x3 convolution with stride 2 over a map of 1x1 is uninitialised memory in bfloat16
+# (torch 2.14); from this side on, P6 has two rows and columns.
+LEAST_LOW = 65
 _NO_END = 10**9
 _logger = logging.getLogger("graftsdk")
 
@@ -234,7 +237,7 @@ class _Run:
             group["lr"] = rate(options, step, done, self._length)
         images = normalised(batch.images.to(self._device))
         size = (images.shape[2], images.shape[3])
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._low):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._low and min(size) >= LEAST_LOW):
             outputs = self._model(images)
         generator = torch.Generator().manual_seed(options.seed * 2**31 + step)
         if size not in self._priors:
@@ -248,7 +251,10 @@ class _Run:
             )
         self._optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._model.parameters(), options.clip)
+        if not bool(nn.utils.clip_grad_norm_(self._model.parameters(), options.clip).isfinite()):
+            raise NonFiniteOutput(
+                f"gradient of step {step}: expected finite values, found others; train with a lower learning rate"
+            )
         self._optimizer.step()
         self._ema.update_parameters(self._model)
         self._progress.step += 1

@@ -18,7 +18,9 @@ __all__ = ["YOLACT_PRESET", "NetworkOptions", "SegmenterOptions"]
 class NetworkOptions:
     """The network: by default a small one that finds persons on a CPU.
 
-    Attributes: as `Yolact.create` has them; aspect_ratios are w/h, square_priors the original's h = w.
+    Attributes: as `Yolact.create` has them; aspect_ratios are w/h, square_priors the original's h = w. The scales are
+        2.4 times the original's share of the input: persons in front of a camera are larger than COCO's things. On
+        drawn lift scenes the loss after 250 steps was 12.5 with them, 15 with the original's.
     """
 
     arch: str = "resnet18"
@@ -27,13 +29,14 @@ class NetworkOptions:
     prototypes: int = 32
     input_size: tuple[int, int] = (192, 320)
     classes: tuple[str, ...] = ("person",)
-    scales: tuple[float, ...] | None = None
+    scales: tuple[float, ...] | None = (20.0, 40.0, 80.0, 160.0, 320.0)
     aspect_ratios: tuple[float, ...] = (0.35, 0.6, 1.0)
     square_priors: bool = False
+    norm: bool = True
 
 
 # yolact_resnet50 of the original, but for its 80 classes: --classes asks for them.
-YOLACT_PRESET = NetworkOptions("resnet50", 1.0, 256, 32, (550, 550), ("person",), None, (1.0, 0.5, 2.0), True)
+YOLACT_PRESET = NetworkOptions("resnet50", 1.0, 256, 32, (550, 550), ("person",), None, (1.0, 0.5, 2.0), True, False)
 
 
 @dataclass(frozen=True)

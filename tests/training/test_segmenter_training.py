@@ -23,7 +23,7 @@ from graftsdk.training import NetworkOptions, SegmenterOptions, train_segmenter
 from graftsdk.training.segmenter_eval import network_outputs
 from graftsdk.training.training_state import read_state, state_path
 
-NETWORK = NetworkOptions("resnet18", 0.1, 16, 8, (64, 64), aspect_ratios=(1.0,))
+NETWORK = NetworkOptions("resnet18", 0.1, 16, 8, (64, 64), scales=None, aspect_ratios=(1.0,))
 OPTIONS = SegmenterOptions(
     NETWORK, batch=2, steps=8, eval_epochs=2, workers=0, threads=1, precision="float32", learning_rate=0.02, ema=0.9
 )
@@ -105,7 +105,7 @@ def test_a_training_goes_on_after_ctrl_c(discs, whole, tmp_path, monkeypatch, at
 KILLED = """
 import sys
 from graftsdk.training import NetworkOptions, SegmenterOptions, train_segmenter
-network = NetworkOptions("resnet18", 0.1, 16, 8, (64, 64), aspect_ratios=(1.0,))
+network = NetworkOptions("resnet18", 0.1, 16, 8, (64, 64), scales=None, aspect_ratios=(1.0,))
 options = SegmenterOptions(
     network, batch=2, steps=100000, eval_epochs=2, workers=1, threads=1, precision="float32", learning_rate=0.02,
     ema=0.9, save_seconds=0.0,
@@ -259,6 +259,22 @@ def test_a_loss_that_is_not_finite(discs, tmp_path):
     options = replace(OPTIONS, steps=60, learning_rate=100.0, clip=1e6, warmup=0)
     with pytest.raises(NonFiniteOutput, match="train with a lower learning rate"):
         train_segmenter([discs], tmp_path / "x.safetensors", options, progress=False)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (96, 96), (96, 160)])
+def test_gradients_in_bfloat16_are_those_in_float32(discs, tmp_path, size):
+    """Freed memory is full of NaN: what reads it shows."""
+    weights_after = {}
+    for precision in ("float32", "bfloat16"):
+        torch.full((2**18,), float("nan"), dtype=torch.bfloat16)
+        options = replace(
+            OPTIONS, network=replace(NETWORK, input_size=size), precision=precision, steps=1, ema=0.0, mixed_sizes=False
+        )
+        path = tmp_path / f"{precision}.safetensors"
+        train_segmenter([discs], path, options, progress=False)
+        weights_after[precision] = weights(path)
+    for name, tensor in weights_after["float32"].items():
+        assert torch.allclose(tensor.float(), weights_after["bfloat16"][name].float(), rtol=0.05, atol=0.02), name
 
 
 def test_refused_before_the_first_step(discs, tmp_path, monkeypatch):
