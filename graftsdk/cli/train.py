@@ -86,6 +86,7 @@ def _add_network(command: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="as high as wide whatever the ratio, as in the original",
     )
+    add("--norm", action=argparse.BooleanOptionalAction, help="BatchNorm in FPN and protonet too; the original: none")
 
 
 def _add_learning(command: argparse.ArgumentParser) -> None:
@@ -115,7 +116,7 @@ def _add_learning(command: argparse.ArgumentParser) -> None:
     add("--device", help="cpu (default) or cuda")
 
 
-_NETWORK = ("arch", "width", "channels", "prototypes", "aspect_ratios", "square_priors", "classes", "scales")
+_NETWORK = ("arch", "width", "channels", "prototypes", "aspect_ratios", "square_priors", "norm", "classes", "scales")
 _LEARNING = (
     "optimizer",
     *(

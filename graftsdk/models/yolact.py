@@ -64,7 +64,7 @@ class Yolact(nn.Module):
     `fpn.*`, `proto.*`, `head.*`, `semantic.*`. It is made and loaded in eval mode.
 
     Attributes:
-        arch, width, channels, prototypes, classes, input_size, scales, aspect_ratios, square_priors: see
+        arch, width, channels, prototypes, classes, input_size, scales, aspect_ratios, square_priors, norm: see
             SegmenterDocument.
         metrics, provenance: written into its files; free to set, checked when saved.
     """
@@ -75,15 +75,15 @@ class Yolact(nn.Module):
         self.arch, self.width, self.input_size = document.arch, document.width, document.input_size
         self.channels, self.prototypes, self.classes = document.channels, document.prototypes, document.classes
         self.scales, self.aspect_ratios = document.scales, document.aspect_ratios
-        self.square_priors = document.square_priors
+        self.square_priors, self.norm = document.square_priors, document.norm
         self.metrics: dict[str, float] = dict(document.metrics)
         self.provenance: Provenance = document.provenance
         found = backbone(self.arch)
         shapes = tap_shapes(found, self.width, self.input_size)
         with torch.device("meta"):
             self.backbone = PyramidBackbone(self.arch, self.width)
-            self.fpn = Pyramid([shapes[tap][0] for tap in pyramid_taps(found)], self.channels)
-            self.proto = Prototypes(self.channels, self.prototypes)
+            self.fpn = Pyramid([shapes[tap][0] for tap in pyramid_taps(found)], self.channels, self.norm)
+            self.proto = Prototypes(self.channels, self.prototypes, self.norm)
             self.head = Head(self.channels, len(self.aspect_ratios), 1 + len(self.classes), self.prototypes)
             self.semantic = nn.Conv2d(self.channels, len(self.classes), 1)
         self.eval()
@@ -100,6 +100,7 @@ class Yolact(nn.Module):
         scales: Sequence[float] | None = None,
         aspect_ratios: Sequence[float] = (1.0, 0.5, 2.0),
         square_priors: bool = True,
+        norm: bool = False,
         weights: str | os.PathLike[str] | None = None,
         seed: int = 0,
     ) -> Yolact:
@@ -116,6 +117,8 @@ class Yolact(nn.Module):
                 proportion to the shorter side.
             aspect_ratios: of each cell's priors, width : height.
             square_priors: priors as high as wide, as the original has it for COCO.
+            norm: BatchNorm in pyramid and protonet, which training from random weights needs to be fast; the export
+                folds it away.
             weights: of the backbone, a safetensors file in torchvision's own layout, at width 1.
             seed: of the random weights, which are the same on every machine.
 
@@ -131,7 +134,7 @@ class Yolact(nn.Module):
             size = (input_size[0], input_size[1])
             scales = default_scales(size) if scales is None else tuple(scales)
             document = SegmenterDocument(
-                arch, width, size, scales, tuple(classes), channels, prototypes, tuple(aspect_ratios), square_priors
+                arch, width, size, scales, tuple(classes), channels, prototypes, tuple(aspect_ratios), square_priors, norm
             )
         except (TypeError, IndexError) as error:
             raise InputError(
@@ -199,6 +202,7 @@ class Yolact(nn.Module):
             prototypes=self.prototypes,
             aspect_ratios=self.aspect_ratios,
             square_priors=self.square_priors,
+            norm=self.norm,
             metrics=dict(self.metrics),
             provenance=self.provenance,
         )

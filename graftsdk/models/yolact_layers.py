@@ -55,7 +55,10 @@ def level_sizes(arch: str, width: float, size: tuple[int, int]) -> tuple[tuple[i
 
 
 def fill_xavier(module: nn.Module, bits: RandomBits) -> nn.Module:
-    """`module`, moved from the meta device to the CPU: convolutions Xavier-uniform, biases 0, the same everywhere."""
+    """`module`, moved from the meta device to the CPU: convolutions Xavier-uniform, biases 0, the same everywhere.
+
+    BatchNorm begins as nothing: factor 1, bias 0, mean 0, variance 1.
+    """
     module = module.to_empty(device="cpu")
     with torch.no_grad():
         for layer in module.modules():
@@ -65,7 +68,14 @@ def fill_xavier(module: nn.Module, bits: RandomBits) -> nn.Module:
                 layer.weight.copy_(bits.uniform(tuple(layer.weight.shape), std, centred=False))
                 if layer.bias is not None:
                     layer.bias.zero_()
+            elif isinstance(layer, nn.BatchNorm2d):
+                layer.reset_parameters()
     return module
+
+
+def _norms(count: int, channels: int, norm: bool) -> nn.ModuleList:
+    """What stands behind so many convolutions: BatchNorm, or nothing, which has no keys in the state dict."""
+    return nn.ModuleList(nn.BatchNorm2d(channels) if norm else nn.Identity() for _ in range(count))
 
 
 class PyramidBackbone(nn.Module):
@@ -93,11 +103,12 @@ class PyramidBackbone(nn.Module):
 class Pyramid(nn.Module):
     """C3, C4, C5 -> P3..P7, each [B, channels, h, w], P3..P5 behind ReLU."""
 
-    def __init__(self, inputs: Sequence[int], channels: int) -> None:
+    def __init__(self, inputs: Sequence[int], channels: int, norm: bool) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(count, channels, 1) for count in inputs)
         self.smooth = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in inputs)
         self.down = nn.ModuleList(nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in range(2))
+        self.smooth_norm, self.down_norm = _norms(len(inputs), channels, norm), _norms(2, channels, norm)
 
     def forward(self, levels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         merged: list[torch.Tensor] = []
@@ -106,27 +117,29 @@ class Pyramid(nn.Module):
             if merged:  # to the exact size, which is odd as often as not
                 x = x + functional.interpolate(merged[0], x.shape[-2:], mode="bilinear", align_corners=False)
             merged.insert(0, x)
-        found = [functional.relu(smooth(x)) for smooth, x in zip(self.smooth, merged, strict=True)]
-        for down in self.down:
-            found.append(down(found[-1]))
+        parts = zip(self.smooth, self.smooth_norm, merged, strict=True)
+        found = [functional.relu(norm(smooth(x))) for smooth, norm, x in parts]
+        for down, norm in zip(self.down, self.down_norm, strict=True):
+            found.append(norm(down(found[-1])))
         return found
 
 
 class Prototypes(nn.Module):
     """P3 [B, channels, h, w] -> prototypes [B, 2h, 2w, K] behind ReLU."""
 
-    def __init__(self, channels: int, count: int) -> None:
+    def __init__(self, channels: int, count: int, norm: bool) -> None:
         super().__init__()
         self.coarse = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(3))
+        self.coarse_norm, (self.fine_norm,) = _norms(3, channels, norm), _norms(1, channels, norm)
         self.fine = nn.Conv2d(channels, channels, 3, padding=1)
         self.last = nn.Conv2d(channels, count, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for layer in self.coarse:
-            x = functional.relu(layer(x))
+        for layer, norm in zip(self.coarse, self.coarse_norm, strict=True):
+            x = functional.relu(norm(layer(x)))
         height, width = x.shape[-2:]
         x = functional.interpolate(x, (2 * height, 2 * width), mode="bilinear", align_corners=False)
-        x = functional.relu(self.fine(x))
+        x = functional.relu(self.fine_norm(self.fine(x)))
         return functional.relu(self.last(x)).permute(0, 2, 3, 1)
 
 

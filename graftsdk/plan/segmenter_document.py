@@ -33,6 +33,7 @@ class SegmenterDocument:
         channels: of FPN, protonet and prediction head. prototypes: K, the number of masks that are combined.
         aspect_ratios: of each cell's priors, width : height.
         square_priors: priors as high as wide whatever the aspect ratio, as in the original's COCO configurations.
+        norm: whether BatchNorm stands behind the convolutions of pyramid and protonet; the original has none.
         family: how its outputs are decoded, "yolact".
         metrics: name -> value on validation data.
     """
@@ -46,6 +47,7 @@ class SegmenterDocument:
     prototypes: int = 32
     aspect_ratios: tuple[float, ...] = (1.0, 0.5, 2.0)
     square_priors: bool = True
+    norm: bool = False
     family: str = "yolact"
     metrics: Mapping[str, float] = field(default_factory=dict)
     provenance: Provenance = field(default_factory=Provenance)
@@ -65,6 +67,7 @@ class SegmenterDocument:
             "scales": list(self.scales),
             "aspect_ratios": list(self.aspect_ratios),
             "square_priors": self.square_priors,
+            "norm": self.norm,
             "metrics": dict(self.metrics),
             "provenance": self.provenance.to_dict(),
         }
@@ -89,6 +92,7 @@ class SegmenterDocument:
             scales=fields.numbers("scales", 1e-3, 1e5, count=(LEVELS, LEVELS)),
             aspect_ratios=fields.numbers("aspect_ratios", 1e-2, 1e2, count=(1, 16)),
             square_priors=fields.boolean("square_priors"),
+            norm=fields.boolean("norm"),
             metrics=fields.mapping("metrics", any_number, count=(0, 256)),
             provenance=Provenance.from_dict(fields.raw("provenance"), f"{where}.provenance"),
         )
