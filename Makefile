@@ -47,6 +47,7 @@ lint: $(INSTALLED)  ## ruff, mypy --strict, the layers, clang-format
 
 bench: $(INSTALLED)  ## measure against the alternatives, in one interleaved run
 	$(SCRIPT) benchmarks/crop.py
+	$(SCRIPT) benchmarks/decode.py
 	$(SCRIPT) benchmarks/run.py
 
 wheel: $(WHEEL) $(INSTALLED)  ## a manylinux wheel in dist/, checked

@@ -55,6 +55,8 @@ def test_blocks(folder: Path) -> None:
     assert (folder / "pictures" / "clip.mp4").stat().st_size > 0
     assert len((folder / "people.csv").read_text("utf-8").splitlines()) == 1 + 1 + 11  # the head; a person a picture
     assert (folder / "sheet.jpg").stat().st_size > 0
+    assert (folder / "segmenter.curve.csv").stat().st_size > 0
+    assert (folder / "crops" / "index.csv").stat().st_size > 0
 
 
 def test_links() -> None:

@@ -134,7 +134,16 @@ class Yolact(nn.Module):
             size = (input_size[0], input_size[1])
             scales = default_scales(size) if scales is None else tuple(scales)
             document = SegmenterDocument(
-                arch, width, size, scales, tuple(classes), channels, prototypes, tuple(aspect_ratios), square_priors, norm
+                arch,
+                width,
+                size,
+                scales,
+                tuple(classes),
+                channels,
+                prototypes,
+                tuple(aspect_ratios),
+                square_priors,
+                norm,
             )
         except (TypeError, IndexError) as error:
             raise InputError(

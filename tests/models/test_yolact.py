@@ -26,7 +26,7 @@ from graftsdk.plan.strict_json import dump_json, load_json
 SIZE = (64, 96)
 GOLDEN_DOCUMENT = (
     '{"arch":"resnet18","aspect_ratios":[1.0,0.5,2.0],"channels":8,"classes":["person","trolley"],'
-    '"family":"yolact","input_size":[64,96],"kind":"segmenter","metrics":{"mask_ap50":0.5},"prototypes":4,'
+    '"family":"yolact","input_size":[64,96],"kind":"segmenter","metrics":{"mask_ap50":0.5},"norm":false,"prototypes":4,'
     '"provenance":{"author":"","data":[],"licence":"CC0-1.0"},"scales":[2.0,4.0,8.0,16.0,32.0],'
     '"square_priors":false,"version":1,"width":0.25}'
 )
