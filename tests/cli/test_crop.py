@@ -4,7 +4,6 @@ import csv
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
