@@ -92,6 +92,7 @@ class Reference:
 
     def _take(self, path: str) -> None:
         part: Part | None = None
+        document: TrunkDocument | BranchDocument | SegmenterDocument
         if is_onnx(path):
             part, document = read_onnx_part(path)
         else:
