@@ -191,7 +191,18 @@ def _ignore_signals(worker: int) -> None:
     """Ctrl-C and SIGTERM reach a whole group of processes; the training process alone answers them."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    cv2.setNumThreads(1)
+
+
+class _Loader(DataLoader[Any]):
+    """A DataLoader whose workers find OpenCV without threads: a forked child would wait for its parent's for ever."""
+
+    def __iter__(self) -> Any:
+        before = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            return super().__iter__()
+        finally:
+            cv2.setNumThreads(before)
 
 
 class _Steps:
@@ -212,7 +223,7 @@ def load_batches(images: TrainingImages, order: EpochOrder, first: int, last: in
 
     The loader never draws from torch's global generator in a way that weights depend on.
     """
-    return DataLoader(
+    return _Loader(
         images,
         batch_sampler=_Steps(order, first, last),
         num_workers=workers,
