@@ -161,7 +161,8 @@ class _Run:
         self._progress = Progress()
         self._meter = Meter()
         self._priors: dict[tuple[int, int], torch.Tensor] = {}
-        self._ap: MaskAP | None = None
+        self._ap: MaskAP | None = None  # of the last evaluation
+        self._best: MaskAP | None = None  # of the checkpoint, where this run saved it
         self._state = state_path(target)
         self._resume(resume)
 
@@ -274,7 +275,7 @@ class _Run:
         averaged = self._averaged()
         self._ap = evaluate(averaged, images)
         if self._ap.ap > self._progress.best:
-            self._progress.best = self._ap.ap
+            self._progress.best, self._best = self._ap.ap, self._ap
             self._save_checkpoint(averaged, self._ap)
         self._row(self._ap)
 
@@ -287,7 +288,7 @@ class _Run:
     def _save_checkpoint(self, model: Yolact, ap: MaskAP | None) -> None:
         metrics = {"steps": float(self._progress.step)}
         if ap is not None:
-            metrics |= {"mask_ap": ap.ap, "mask_ap50": ap.ap50, "mask_ap75": ap.ap75, "images": float(ap.images)}
+            metrics |= _metrics(ap)
         model.metrics = metrics
         data = dict.fromkeys((*model.provenance.data, *self._digests))
         model.provenance = Provenance(model.provenance.licence, model.provenance.author, tuple(data)[:256])
@@ -329,14 +330,19 @@ class _Run:
             if progress.evaluated[1] != progress.step or progress.best < 0:
                 self._evaluate(some)
                 progress.evaluated = progress.seconds, progress.step
-            best = Yolact.load(self._target)
-            ap = evaluate(best, self._held_out)
-            best.metrics = {**best.metrics, "mask_ap": ap.ap, "mask_ap50": ap.ap50, "mask_ap75": ap.ap75}
-            best.metrics |= {"images": float(ap.images)}
-            best.save(self._target)
+            ap = self._best
+            if ap is None or len(some) < len(self._held_out):  # judged in a former run, or on some of the images
+                best = Yolact.load(self._target)
+                ap = evaluate(best, self._held_out)
+                best.metrics = {**best.metrics, **_metrics(ap)}
+                best.save(self._target)
         progress.finished = True
         self._save()
         return TrainingReport(self._target, progress.step, progress.seconds, ap)
+
+
+def _metrics(ap: MaskAP) -> dict[str, float]:
+    return {"mask_ap": ap.ap, "mask_ap50": ap.ap50, "mask_ap75": ap.ap75, "images": float(ap.images)}
 
 
 def _values(losses: Losses, total: torch.Tensor) -> tuple[float, ...]:

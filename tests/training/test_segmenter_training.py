@@ -70,13 +70,13 @@ def test_what_lies_there_afterwards(whole, discs):
 
 
 def test_it_learns(discs, tmp_path):
-    train(discs, tmp_path / "x.safetensors", replace(OPTIONS, steps=40, eval_epochs=10, copy_paste=0.0))
+    train(discs, tmp_path / "x.safetensors", replace(OPTIONS, steps=32, eval_epochs=8, copy_paste=0.0))
     with open(tmp_path / "x.curve.csv", newline="") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
 
 
-@pytest.mark.parametrize("at", [1, 4, 7])
+@pytest.mark.parametrize("at", [4, 5])
 def test_a_training_goes_on_after_ctrl_c(discs, whole, tmp_path, monkeypatch, at):
     output = tmp_path / "x.safetensors"
     from graftsdk.training.segmenter import _Run
@@ -107,7 +107,7 @@ import sys
 from graftsdk.training import NetworkOptions, SegmenterOptions, train_segmenter
 network = NetworkOptions("resnet18", 0.1, 16, 8, (64, 64), scales=None, aspect_ratios=(1.0,))
 options = SegmenterOptions(
-    network, batch=2, steps=100000, eval_epochs=2, workers=1, threads=1, precision="float32", learning_rate=0.02,
+    network, batch=2, steps=100000, eval_epochs=1000, workers=1, threads=1, precision="float32", learning_rate=0.02,
     ema=0.9, save_seconds=0.0,
 )
 train_segmenter([sys.argv[1]], sys.argv[2], options, val=[sys.argv[1]], progress=False)
@@ -115,21 +115,24 @@ train_segmenter([sys.argv[1]], sys.argv[2], options, val=[sys.argv[1]], progress
 
 
 def test_a_training_goes_on_after_a_kill(discs, tmp_path):
-    """SIGKILL at some moment, then on to step n: the weights of a training that nothing interrupted before n."""
+    """SIGKILL at some moment, then on to step n: the weights of a training that nothing interrupted before n.
+
+    The killed one has its images loaded by a worker, the others load them themselves: they are the same.
+    """
     output = tmp_path / "x.safetensors"
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, discs, output], env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-        if state_path(output).exists() and read_state(state_path(output))[0].step >= 3:
+        time.sleep(0.05)
+        if state_path(output).exists() and read_state(state_path(output))[0].step >= 2:
             break
     process.kill()
     process.wait()
     step = read_state(state_path(output))[0].step
-    assert step >= 3
-    end, long = step + 3, replace(OPTIONS, steps=100000)
+    assert step >= 2
+    end, long = step + 3, replace(OPTIONS, steps=100000, eval_epochs=1000)
     resumed, fresh = Stopped(long, end), Stopped(long, end)
     resumed.run(discs, output, resume=True)
     fresh.run(discs, tmp_path / "y.safetensors")
@@ -160,11 +163,11 @@ class Stopped:
 
 
 def test_every_optimizer_goes_on(discs, tmp_path):
-    options = replace(OPTIONS, optimizer="adamw", learning_rate=1e-3)
+    options = replace(OPTIONS, optimizer="adamw", learning_rate=1e-3, eval_epochs=1000)
     resumed, whole = tmp_path / "x.safetensors", tmp_path / "y.safetensors"
-    Stopped(options, 3).run(discs, resumed)
-    Stopped(options, 6).run(discs, resumed, resume=True)
-    Stopped(options, 6).run(discs, whole)
+    Stopped(options, 2).run(discs, resumed)
+    Stopped(options, 4).run(discs, resumed, resume=True)
+    Stopped(options, 4).run(discs, whole)
     assert same(weights(state_path(resumed)), weights(state_path(whole)))
 
 
@@ -261,7 +264,7 @@ def test_a_loss_that_is_not_finite(discs, tmp_path):
         train_segmenter([discs], tmp_path / "x.safetensors", options, progress=False)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (64, 96), (96, 96), (96, 160)])
+@pytest.mark.parametrize("size", [(64, 64), (96, 96)])
 def test_gradients_in_bfloat16_are_those_in_float32(discs, tmp_path, size):
     """Freed memory is full of NaN: what reads it shows."""
     weights_after = {}
