@@ -96,6 +96,7 @@ def _add_learning(command: argparse.ArgumentParser) -> None:
     add("--optimizer", choices=["sgd", "adamw"], help="default sgd; adamw wants a rate of about 0.001")
     add("--learning-rate", type=float, metavar="X", help="after warm-up; default 0.01")
     add("--schedule", choices=["cosine", "step"], help="default cosine; step: the paper's")
+    add("--confidence", choices=["ohem", "focal"], help="loss of the classes; default focal, of --preset yolact ohem")
     add("--warmup", type=int, metavar="N", help="steps; default 300")
     add("--weight-decay", type=float, metavar="X", help="default 5e-4")
     add("--ema", type=float, metavar="X", help="greatest decay of the averaged weights; default 0.998, 0: none")
@@ -126,6 +127,7 @@ _LEARNING = (
         "minutes",
         "learning_rate",
         "schedule",
+        "confidence",
         "warmup",
         "weight_decay",
         "ema",
@@ -141,6 +143,8 @@ def run(args: argparse.Namespace) -> int:
     from graftsdk.training import SegmenterOptions, train_segmenter
 
     given = {name: getattr(args, name) for name in _LEARNING if getattr(args, name) is not None}
+    if args.preset == "yolact":
+        given.setdefault("confidence", "ohem")
     report = train_segmenter(
         args.data,
         args.output,

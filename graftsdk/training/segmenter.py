@@ -150,7 +150,7 @@ class _Run:
         }
         self._device = torch.device(options.device)
         self._low = options.precision == "bfloat16" or (options.precision is None and quick_bfloat16(self._device))
-        self._model = new_segmenter(options.network, init, weights, options.seed)
+        self._model = new_segmenter(options.network, init, weights, options.seed, focal=options.confidence == "focal")
         pretrained = init is not None or weights is not None
         frozen = options.freeze_norm
         self._frozen = pretrained and options.batch < FEW if frozen is None else frozen
@@ -243,7 +243,9 @@ class _Run:
         generator = torch.Generator().manual_seed(options.seed * 2**31 + step)
         if size not in self._priors:
             self._priors[size] = self._model.priors(size)
-        losses = segmenter_losses(outputs, self._priors[size], batch.truths, generator)
+        losses = segmenter_losses(
+            outputs, self._priors[size], batch.truths, generator, focal=options.confidence == "focal"
+        )
         total = losses.total()
         values = _values(losses, total)
         if not all(value < float("inf") for value in values):  # NaN fails too

@@ -56,6 +56,9 @@ class SegmenterOptions:
         weight_decay: of all parameters, as in the original.
         clip: greatest norm of the gradient.
         ema: greatest decay of the averaged weights, which are the ones evaluated and saved; 0 averages nothing.
+        confidence: "ohem", the paper's cross entropy over the hardest background priors; or "focal", over all priors,
+            for a network that starts from random weights: any prior may be the hardest then, and OHEM keeps all of
+            them at one score for thousands of steps.
         copy_paste: probability that instances of another image are put in front.
         mixed_sizes: each batch takes one of five sizes around the input's, multiples of 32 apart; else always the same.
         freeze_norm: BatchNorm keeps its statistics and factors; None: where `init` is given and a batch has less than 6
@@ -85,6 +88,7 @@ class SegmenterOptions:
     weight_decay: float = 5e-4
     clip: float = 10.0
     ema: float = 0.998
+    confidence: Literal["ohem", "focal"] = "focal"
     copy_paste: float = 0.3
     mixed_sizes: bool = True
     freeze_norm: bool | None = None
@@ -152,6 +156,7 @@ _RANGES: Sequence[tuple[str, float, float]] = (
 _CHOICES: Sequence[tuple[str, tuple[str | None, ...]]] = (
     ("optimizer", ("sgd", "adamw")),
     ("schedule", ("cosine", "step")),
+    ("confidence", ("ohem", "focal")),
     ("precision", ("float32", "bfloat16", None)),
 )
 _FREE = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from typing import Any
 
@@ -17,6 +18,7 @@ from graftsdk.training.segmenter_options import NetworkOptions, SegmenterOptions
 
 __all__ = ["averaged_model", "freeze_norm", "new_optimizer", "new_segmenter", "normalised", "quick_bfloat16"]
 
+LIKELY = 0.01
 MOMENTUM = 0.9
 BETAS = (0.9, 0.99)  # of AdamW; 0.99: trainings here are thousands of steps, not hundreds of thousands
 _logger = logging.getLogger("graftsdk")
@@ -27,6 +29,7 @@ def new_segmenter(
     init: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    focal: bool = False,
 ) -> Yolact:
     """The network before its first step.
 
@@ -35,12 +38,16 @@ def new_segmenter(
         init: a segmenter's checkpoint whose tensors are taken where names and shapes agree; one line is logged.
         weights: of the backbone, torchvision's, where `init` has none that fit.
         seed: of random weights.
+        focal: whether nothing is likely at first: each class has the probability 0.01 at every prior (Lin et al. 2017).
 
     Raises:
         InputError, PlanError: see `Yolact.create` and `Yolact.load`.
     """
     values: dict[str, Any] = {name: getattr(network, name) for name in NetworkOptions.__dataclass_fields__}
     model = Yolact.create(**values, weights=weights, seed=seed)
+    if focal:
+        with torch.no_grad():  # background's logit stays 0
+            model.head.conf.bias.view(len(network.aspect_ratios), -1)[:, 1:] = math.log(LIKELY / (1 - LIKELY))
     if init is None:
         return model
     start = Yolact.load(init)

@@ -144,6 +144,24 @@ def test_as_the_formulas(counts, crowds):
     assert float(found.total()) == pytest.approx(sum(wanted), rel=1e-4)
 
 
+def test_focal_is_of_all_priors_that_are_not_neutral():
+    rng = np.random.default_rng(4)
+    truths = [a_truth(rng, count, 2, 1) for count in (2, 0)]
+    priors = some_priors(rng, 40)
+    outputs = some_outputs(rng, 2, 40)
+    wanted, count = 0.0, 0
+    for image, truth in enumerate(truths):
+        for logits, label in zip(outputs.conf[image].double().numpy(), matched(priors, truth)[0], strict=True):
+            if label >= 0:
+                p = math.exp(logits[label]) / sum(math.exp(value) for value in logits)
+                wanted -= (0.25 if label else 0.75) * (1 - p) ** 2 * math.log(p)
+            count += label > 0
+    found = segmenter_losses(outputs, priors, truths, focal=True)
+    assert float(found.confidence) == pytest.approx(wanted / count, rel=1e-4)
+    other = segmenter_losses(outputs, priors, truths)
+    assert found._replace(confidence=other.confidence) == other
+
+
 def test_an_empty_batch_still_teaches_the_background():
     rng = np.random.default_rng(0)
     outputs = some_outputs(rng, 2, 50)
