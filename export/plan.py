@@ -100,8 +100,8 @@ def export_plan(
         path: the plan to write.
         trunk, branches: paths of `.safetensors` checkpoints or of exported `.onnx` parts, mixed as you like, or a
             Trunk and Branches in memory.
-        segmenter: a checkpoint of `graftsdk.models.Yolact`, or one in memory, an ONNX file that `graftsdk.segment`
-            knows, or "demo".
+        segmenter: a checkpoint of `graftsdk.models.Yolact`, or one in memory, or an ONNX file that `graftsdk.segment`
+            knows.
         samples: a folder of person images, on which decisions are compared; a PNG's alpha is the person's mask.
         parts: a folder into which every part is written too, as `trunk.onnx` and `<label>.onnx`, and a segmenter that
             was a checkpoint as `segmenter.onnx`.

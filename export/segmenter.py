@@ -24,7 +24,6 @@ from graftsdk.plan.onnx_part import Shapes, interface, model_from_part, read_seg
 from graftsdk.plan.strict_json import MAX_TEXT_BYTES
 from graftsdk.scores import check_fraction
 from graftsdk.segment import MAX_PERSONS, open_adapter, recognise
-from graftsdk.segment.demo import DEMO, demo_segmenter
 from graftsdk.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def read_segmenter(
     """A checkpoint of `graftsdk.models.Yolact`, or any ONNX file that an adapter knows by its outputs.
 
     Args:
-        source: a path, "demo" for the segmenter that graftsdk brings, or a Yolact in memory.
+        source: a path, or a Yolact in memory.
         licence, author: None takes what the file says (of ONNX its metadata: `license` or `licence`, `author`).
         person_class: the index of the class "person"; None finds it among the names of the classes, else 0.
         family, input_size: as `graftsdk.segment.recognise`; None leaves them to the shapes.
@@ -164,8 +163,6 @@ def _open(
     source: Any,
 ) -> tuple[Part, Shapes, Shapes, Yolact | None, Provenance, list[tuple[int, str]], str]:
     """Part, inputs, outputs, module, provenance, classes with their indices, and what to call it."""
-    if source == DEMO:
-        source = demo_segmenter()
     if not isinstance(source, (str, os.PathLike)) or Path(source).suffix.lower() == ".safetensors":
         from graftsdk.export.yolact import read_yolact, yolact_part
 

@@ -29,7 +29,6 @@ from graftsdk.preprocess.frames import open_frames
 from graftsdk.preprocess.image import MAX_SIDE, MIN_SIDE
 from graftsdk.scores import check_fraction
 from graftsdk.segment import MAX_PERSONS
-from graftsdk.segment.demo import DEMO
 from graftsdk.segmenter import Segmenter
 from graftsdk.text import counted, one_line
 
@@ -49,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = _EPILOG
     parser.usage = (
-        "%(prog)s [-h] SOURCES... -o DIR [--segmenter FILE] [--overwrite] [--json | --quiet]\n"
+        "%(prog)s [-h] SOURCES... -o DIR --segmenter FILE [--overwrite] [--json | --quiet]\n"
         "         [--pad X] [--min-score X] [--min-size PIXELS] [--max-persons N] [--stride N]\n"
         "         [--person-class N] [--segmenter-family NAME] [--segmenter-size H W]\n"
         "         [--device {auto,cpu,cuda}] [--threads N]"
@@ -74,12 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--json", action="store_true", help="print a line of JSON for each image or frame")
     form.add_argument("--quiet", action="store_true", help="no line for each image, no bar, no summary")
     who = parser.add_argument_group("who is cut out")
-    who.add_argument(
-        "--segmenter",
-        metavar="FILE",
-        default=DEMO,
-        help="a plan, an ONNX file (.onnx) or a checkpoint; default: demo, which knows drawn people only",
-    )
+    who.add_argument("--segmenter", metavar="FILE", required=True, help="a plan, an ONNX file (.onnx) or a checkpoint")
     who.add_argument("--min-score", type=float, metavar="X", help="least score of a person; default: the segmenter's")
     who.add_argument(
         "--min-size",
@@ -144,8 +138,6 @@ def run(args: argparse.Namespace) -> int:
         bar = stack.enter_context(_progress(sources, args.quiet))
         cropping = _Cropping(segmenter, folder, bar, args)
         folder.begin()
-        if args.segmenter == DEMO and not args.quiet:
-            bar.write("the demo segmenter has seen drawn people only; for photographs say --segmenter FILE", sys.stderr)
         try:
             cropping.all(sources)
         finally:

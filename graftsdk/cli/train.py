@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -104,7 +105,11 @@ def _add_learning(command: argparse.ArgumentParser) -> None:
     add(
         "--mixed-sizes", action=argparse.BooleanOptionalAction, help="batches of sizes around the input's; default: yes"
     )
-    add("--freeze-norm", action=argparse.BooleanOptionalAction, help="default: with --init below 6 images a batch")
+    add(
+        "--freeze-norm",
+        action=argparse.BooleanOptionalAction,
+        help="default: where weights are given, below 6 images a batch",
+    )
     add(
         "--precision",
         choices=["float32", "bfloat16"],
@@ -114,7 +119,7 @@ def _add_learning(command: argparse.ArgumentParser) -> None:
     add("--save-seconds", type=float, metavar="S", help="between two writings of the state; default 120")
     add("--workers", type=int, metavar="N", help="processes that load images; default 1")
     add("--threads", type=int, metavar="N", help="of torch; default: torch's choice")
-    add("--device", help="cpu (default) or cuda")
+    add("--device", choices=["cpu", "cuda"], help="default cpu")
 
 
 _NETWORK = ("arch", "width", "channels", "prototypes", "aspect_ratios", "square_priors", "norm", "classes", "scales")
@@ -140,6 +145,9 @@ _LEARNING = (
 
 def run(args: argparse.Namespace) -> int:
     """Train; always 0."""
+    # Threads that wait for one another by spinning stand in the way of the processes that load images, and of all
+    # others: next to one busy process a step took five times as long. The runtime reads it when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from graftsdk.training import SegmenterOptions, train_segmenter
 
     given = {name: getattr(args, name) for name in _LEARNING if getattr(args, name) is not None}

@@ -10,7 +10,6 @@ from typing import Any
 
 from graftsdk.errors import InputError
 from graftsdk.plan import open_plan
-from graftsdk.segment.demo import DEMO
 from graftsdk.segmenter import Segmenter
 
 __all__ = ["holds_network", "open_segmenter"]
@@ -19,8 +18,8 @@ _Path = str | os.PathLike[str]
 
 
 def holds_network(path: _Path) -> bool:
-    """Whether the file's name says that it is an ONNX file or a checkpoint, or the demo; others are taken for plans."""
-    return path == DEMO or Path(path).suffix.lower() in (".onnx", ".safetensors")
+    """Whether the file's name says that it is an ONNX file or a checkpoint; every other one is taken for a plan."""
+    return Path(path).suffix.lower() in (".onnx", ".safetensors")
 
 
 @contextmanager
@@ -32,7 +31,7 @@ def open_segmenter(
     A plan and an ONNX file need no torch.
 
     Args:
-        path: the file, or "demo"; see `holds_network`.
+        path: the file; see `holds_network`.
         device, threads: as for `Segmenter`.
         reading: of an ONNX file, as for `graftsdk.export.segmenter.read_segmenter`: `person_class`, `family` and the
             like. What is None counts as not said.

@@ -254,7 +254,8 @@ def paste(onto: Picture, source: Picture, rng: np.random.Generator) -> Picture:
     cover = masks.max(axis=0) > 0
     before = _areas(onto.masks)
     left = onto.masks * ~cover
-    share = np.concatenate((_areas(left) / np.maximum(before, 1), np.ones(len(chosen))))
+    whole = _areas(source.masks[chosen]) * scale**2
+    share = np.concatenate((_areas(left) / np.maximum(before, 1), _areas(masks) / np.maximum(whole, 1)))
     return _kept(
         Picture(
             np.where(cover[:, :, None], image, onto.image),

@@ -134,13 +134,20 @@ def load_image(image: AnnotatedImage) -> npt.NDArray[np.uint8]:
     return pixels
 
 
-class TrainingImages(Dataset[tuple[torch.Tensor, Truth]]):
+class TrainingImages(Dataset[tuple[torch.Tensor, Truth] | GraftError]):
     """Augmented images by `Draw`."""
 
     def __init__(self, sets: Sequence[ImageSet]) -> None:
         self._images = [image for images in sets for image in images.images]
 
-    def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, Truth]:
+    def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, Truth] | GraftError:
+        """The image; or what is wrong with it: torch would put a worker's traceback into the message."""
+        try:
+            return self.item(draw)
+        except GraftError as error:
+            return error
+
+    def item(self, draw: Draw) -> tuple[torch.Tensor, Truth]:
         """(image uint8[3, H, W] RGB, what is to be found in it)."""
         rng = np.random.default_rng(draw.seed)
         picture = self._picture(draw.image, draw.size, rng)
@@ -183,7 +190,11 @@ def _truth(picture: Picture) -> Truth:
     )
 
 
-def _collate(items: list[tuple[torch.Tensor, Truth]]) -> Batch:
+def _collate(items: list[tuple[torch.Tensor, Truth] | GraftError]) -> Batch | GraftError:
+    bad = [item for item in items if isinstance(item, GraftError)]
+    if bad:
+        return bad[0]
+    items = [item for item in items if not isinstance(item, GraftError)]
     return Batch(torch.stack([image for image, _ in items]), tuple(truth for _, truth in items))
 
 

@@ -46,6 +46,12 @@ def read_coco(path: Path, classes: Sequence[str] = ("person",)) -> ImageSet:
     left: Counter[str] = Counter()
     first: dict[str, Any] = {}
     for entry in data["annotations"]:
+        for name in ("category_id", "image_id"):
+            if not isinstance(entry.get(name), (int, str)):
+                raise InputError(
+                    f"{path}: annotation {entry['id']!r:.40}: expected a number or text as {name}, found "
+                    f"{entry.get(name)!r:.80}"
+                )
         if entry.get("category_id") not in labels:
             continue
         image = images.get(entry.get("image_id"))
@@ -116,7 +122,17 @@ def _by_id(path: Path, entries: list[dict[str, Any]], what: str) -> dict[Any, di
 
 def _labels(path: Path, categories: list[dict[str, Any]], classes: Sequence[str]) -> dict[Any, int]:
     """Category id -> index in `classes`."""
-    ids = {entry.get("name"): entry.get("id") for entry in categories}
+    ids: dict[Any, Any] = {}
+    for entry in _by_id(path, categories, "category").values():
+        name = entry.get("name")
+        if not isinstance(name, str):
+            raise InputError(f"{path}: expected categories with names, found {name!r:.80}")
+        if name in classes and name in ids:
+            raise InputError(
+                f"{path}: expected each category once, found {name!r} with the ids {ids[name]!r:.40} and "
+                f"{entry['id']!r:.40}"
+            )
+        ids[name] = entry["id"]
     missing = [name for name in classes if name not in ids]
     if missing:
         names = [str(name) for name in list(ids)[:8]]

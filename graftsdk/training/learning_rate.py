@@ -46,7 +46,8 @@ def rate(options: SegmenterOptions, step: int, done: float, length: Length) -> f
         factor = 0.1 ** sum(done >= drop for drop in DROPS)
     else:
         factor = COSINE_END + (1 - COSINE_END) * (1 + math.cos(math.pi * done)) / 2
-    warmup = options.warmup if length.steps is None else min(options.warmup, length.steps // 10)
-    if step < warmup:
-        factor *= FROM + (1 - FROM) * step / warmup
+    # At most a tenth of the length, whether steps or the clock end it.
+    ramp = max(step / options.warmup if options.warmup else 1.0, 10 * done)
+    if ramp < 1.0:
+        factor *= FROM + (1 - FROM) * ramp
     return options.learning_rate * factor

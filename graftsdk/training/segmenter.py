@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -16,9 +17,10 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from graftsdk.errors import InputError, NonFiniteOutput
+from graftsdk.errors import GraftError, InputError, NonFiniteOutput
 from graftsdk.files import check_target
 from graftsdk.models import Yolact
+from graftsdk.models.yolact_layers import level_sizes
 from graftsdk.plan import Provenance
 from graftsdk.training.batches import Batch, EpochOrder, TrainingImages, load_batches
 from graftsdk.training.curve import check_plot, curve_path, plot_curve, write_curve
@@ -147,6 +149,8 @@ class _Run:
         self._lasting = {
             **options.lasting(),
             "data": [[images.digest, len(images), share] for images, share in zip(sets, shares, strict=True)],
+            # The best AP so far is of these images; another one's would not compare.
+            "val": hashlib.sha256("\n".join(image.path.name for image in held_out).encode()).hexdigest(),
         }
         self._device = torch.device(options.device)
         self._low = options.precision == "bfloat16" or (options.precision is None and quick_bfloat16(self._device))
@@ -154,6 +158,7 @@ class _Run:
         pretrained = init is not None or weights is not None
         frozen = options.freeze_norm
         self._frozen = pretrained and options.batch < FEW if frozen is None else frozen
+        _check_norm(options, self._frozen)
         self._model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._ema = averaged_model(self._model, options.ema)
         self._optimizer = new_optimizer(self._model, options)
@@ -209,7 +214,11 @@ class _Run:
                     self._save()
                     saved = time.monotonic()
                 began = time.perf_counter()
-                losses = self._step(next(batches))
+                batch = next(batches)
+                if isinstance(batch, GraftError):  # an image that cannot be used
+                    self._save()
+                    raise batch
+                losses = self._step(batch)
                 progress.seconds = before + time.monotonic() - started
                 self._meter.add(losses, time.perf_counter() - began)
                 line.update()
@@ -341,6 +350,18 @@ class _Run:
         progress.finished = True
         self._save()
         return TrainingReport(self._target, progress.step, progress.seconds, ap)
+
+
+def _check_norm(options: SegmenterOptions, frozen: bool) -> None:
+    """Refuse what BatchNorm cannot learn from: one image whose coarsest level is one cell."""
+    network = options.network
+    for size in options.sizes():
+        coarsest = level_sizes(network.arch, network.width, size)[-1]
+        if options.batch == 1 and not frozen and coarsest == (1, 1):
+            raise InputError(
+                f"batch: expected at least 2 images of {size[0]}x{size[1]} (HxW), whose last level is one cell, for "
+                f"BatchNorm to learn from, found 1; freeze it (freeze_norm, --freeze-norm) or take larger images"
+            )
 
 
 def _metrics(ap: MaskAP) -> dict[str, float]:

@@ -16,7 +16,7 @@ from graftsdk.training.batches import load_image
 from graftsdk.training.datasets import AnnotatedImage
 from graftsdk.training.mask_ap import MaskAP, average_precision, detections, truth_of
 
-__all__ = ["LEAST_SCORE", "evaluate", "network_outputs"]
+__all__ = ["LEAST_SCORE", "decoding_of", "evaluate", "network_outputs"]
 
 LEAST_SCORE = 0.05  # the original's: below it, priors take no part in NMS
 PERSONS = 100
@@ -34,7 +34,7 @@ def evaluate(model: Yolact, images: Sequence[AnnotatedImage], batch: int = 8) ->
     """
     document = model.document()
     person = document.classes.index("person") if "person" in document.classes else 0
-    adapter = YolactAdapter(_info(document, person))
+    adapter = YolactAdapter(decoding_of(document, person))
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -65,7 +65,7 @@ def network_outputs(model: Yolact, images: torch.Tensor) -> dict[str, npt.NDArra
     return {name: value.float().cpu().contiguous().numpy() for name, value in zip(OUTPUTS, values, strict=True)}
 
 
-def _info(document: SegmenterDocument, person: int) -> SegmenterInfo:
+def decoding_of(document: SegmenterDocument, person: int) -> SegmenterInfo:
     """As export makes it, with as many persons as COCO's AP looks at."""
     return SegmenterInfo(
         "segmenter", "yolact", "images", document.input_size, OUTPUTS, person, LEAST_SCORE, IOU, max_persons=PERSONS

@@ -165,6 +165,32 @@ def test_images_that_cannot_be(tmp_path, images, message):
         open_image_set(tmp_path)
 
 
+PERSON = {"id": 1, "name": "person"}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"categories": [{"id": [1], "name": "person"}]}, "category ids of numbers or texts"),
+        ({"categories": [{"name": "person"}]}, "an id in every category"),
+        ({"categories": [{"id": 1, "name": ["person"]}]}, "categories with names, found"),
+        (
+            {"categories": [PERSON, {"id": 2, "name": "person"}]},
+            "each category once, found 'person' with the ids 1 and 2",
+        ),
+        ({"category_id": [1]}, r"annotation 10: expected a number or text as category_id, found \[1\]"),
+        ({"image_id": [1]}, r"annotation 10: expected a number or text as image_id, found \[1\]"),
+    ],
+)
+def test_categories_and_references_that_cannot_be(tmp_path, change, message):
+    path = write(tmp_path, [one([square(2, 2, 4)])])
+    data = json.loads(path.read_text())
+    (data if "categories" in change else data["annotations"][0]).update(change)
+    path.write_text(json.dumps(data))
+    with pytest.raises(InputError, match=message):
+        open_image_set(tmp_path)
+
+
 def test_an_annotation_id_given_twice(tmp_path):
     path = write(tmp_path, [one([square(2, 2, 4)])])
     data = json.loads(path.read_text())

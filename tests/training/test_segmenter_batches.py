@@ -191,7 +191,17 @@ def test_images_that_cannot_be_used_are_named(tmp_path):
     images = TrainingImages([open_image_set(folder)])
     cv2.imwrite(str(folder / "images" / "0.png"), np.zeros((19, 21, 3), np.uint8))
     with pytest.raises(InputError, match=r"0\.png: expected 96x64 \(width x height\) as annotated, found 21x19"):
-        images[Draw(0, -1, 0, (64, 64))]
+        images.item(Draw(0, -1, 0, (64, 64)))
     (folder / "images" / "1.png").write_bytes(b"none")
     with pytest.raises(DecodeError, match=r"1\.png: expected a readable image"):
-        images[Draw(1, -1, 0, (64, 64))]
+        images.item(Draw(1, -1, 0, (64, 64)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_used_is_an_error_that_reads_well(tmp_path, workers):
+    folder = write_discs(tmp_path, 2)
+    images = TrainingImages([open_image_set(folder)])
+    (folder / "images" / "1.png").write_bytes(b"none")
+    (found,) = load_batches(images, EpochOrder([(2, None)], 2, ((64, 64),), 0.0, 0), 0, 1, workers)
+    assert isinstance(found, DecodeError)
+    assert str(found).startswith(str(folder)) and "Traceback" not in str(found)

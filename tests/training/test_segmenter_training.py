@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from training.small_sets import write_discs
 
-from graftsdk.errors import InputError, MissingDependency, NonFiniteOutput, PlanCorrupt, PlanPathError
+from graftsdk.errors import DecodeError, InputError, MissingDependency, NonFiniteOutput, PlanCorrupt, PlanPathError
 from graftsdk.models import Yolact
 from graftsdk.training import NetworkOptions, SegmenterOptions, train_segmenter
 from graftsdk.training.segmenter_eval import network_outputs
@@ -302,3 +302,16 @@ def test_outputs_are_those_of_the_exported_network():
     assert list(outputs) == ["loc", "conf", "mask", "priors", "proto"]
     assert outputs["conf"].sum(-1) == pytest.approx(1.0)
     assert outputs["priors"].shape == outputs["loc"].shape[1:]
+
+
+def test_a_broken_image_ends_it_with_the_images_name(tmp_path):
+    folder = write_discs(tmp_path / "set", 4)
+    (folder / "images" / "2.png").write_bytes(b"none")
+    with pytest.raises(DecodeError, match=r"2\.png: expected a readable image"):
+        train(folder, tmp_path / "x.safetensors")
+    assert state_path(tmp_path / "x.safetensors").exists()
+
+
+def test_one_image_of_one_cell_teaches_batchnorm_nothing(discs, tmp_path):
+    with pytest.raises(InputError, match="batch: expected at least 2 images of 64x64 .*, found 1; freeze it"):
+        train(discs, tmp_path / "x.safetensors", replace(OPTIONS, batch=1, mixed_sizes=False))
