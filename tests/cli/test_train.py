@@ -95,7 +95,7 @@ def parsed(*words):
             ["--preset", "yolact", "--size", "300", "400"],
             YOLACT_PRESET.__class__(**{**vars(YOLACT_PRESET), "input_size": (300, 400)}),
         ),
-        (["--size", "96", "96"], NetworkOptions(input_size=(96, 96), scales=(10.0, 20.0, 40.0, 80.0, 160.0))),
+        (["--size", "96", "96"], NetworkOptions(input_size=(96, 96), scales=(15.0, 30.0, 45.0, 60.0, 80.0))),
         (
             ["--size", "96", "96", "--scales", *"12345"],
             NetworkOptions(input_size=(96, 96), scales=(1.0, 2.0, 3.0, 4.0, 5.0)),
