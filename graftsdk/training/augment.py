@@ -255,7 +255,9 @@ def paste(onto: Picture, source: Picture, rng: np.random.Generator) -> Picture:
     before = _areas(onto.masks)
     left = onto.masks * ~cover
     whole = _areas(source.masks[chosen]) * scale**2
-    share = np.concatenate((_areas(left) / np.maximum(before, 1), _areas(masks) / np.maximum(whole, 1)))
+    share = np.concatenate(
+        (_areas(left) / np.maximum(before, 1), _areas(masks.astype(np.uint8, copy=False)) / np.maximum(whole, 1))
+    )
     return _kept(
         Picture(
             np.where(cover[:, :, None], image, onto.image),

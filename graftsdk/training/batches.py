@@ -191,11 +191,12 @@ def _truth(picture: Picture) -> Truth:
 
 
 def _collate(items: list[tuple[torch.Tensor, Truth] | GraftError]) -> Batch | GraftError:
-    bad = [item for item in items if isinstance(item, GraftError)]
-    if bad:
-        return bad[0]
-    items = [item for item in items if not isinstance(item, GraftError)]
-    return Batch(torch.stack([image for image, _ in items]), tuple(truth for _, truth in items))
+    good: list[tuple[torch.Tensor, Truth]] = []
+    for item in items:
+        if isinstance(item, GraftError):
+            return item
+        good.append(item)
+    return Batch(torch.stack([image for image, _ in good]), tuple(truth for _, truth in good))
 
 
 def _ignore_signals(worker: int) -> None:

@@ -47,7 +47,9 @@ def new_segmenter(
     model = Yolact.create(**values, weights=weights, seed=seed)
     if focal:
         with torch.no_grad():  # background's logit stays 0
-            model.head.conf.bias.view(len(network.aspect_ratios), -1)[:, 1:] = math.log(LIKELY / (1 - LIKELY))
+            bias = model.head.conf.bias
+            assert bias is not None  # the head's convolutions have all one
+            bias.view(len(network.aspect_ratios), -1)[:, 1:] = math.log(LIKELY / (1 - LIKELY))
     if init is None:
         return model
     start = Yolact.load(init)
