@@ -140,7 +140,7 @@ def test_an_unfinished_folder_has_no_annotations(tmp_path: Path, monkeypatch: py
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr("graftsdk.training.synthetic.dataset.atomic_write", fail)
     with pytest.raises(OSError, match="No space left"):
         write_scenes(tmp_path / "new", 2, size=SIZE)
     assert not files(tmp_path / "new")
