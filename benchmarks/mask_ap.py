@@ -23,8 +23,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from tqdm import tqdm
 
+from graftsdk.export.opening import open_part
 from graftsdk.export.segmenter import read_segmenter
-from graftsdk.export.validate import open_part
 from graftsdk.plan import SegmenterInfo
 from graftsdk.preprocess import decode_image
 from graftsdk.segment import Instances, open_adapter

@@ -23,7 +23,7 @@ from graftsdk.plan.documents import GOLDEN_COUNT
 from graftsdk.prediction import decisions
 from graftsdk.preprocess import golden_crops
 
-__all__ = ["END_TOLERANCE", "TAP_TOLERANCE", "TOLERANCE", "BranchSource", "TrunkSource", "open_part", "validate"]
+__all__ = ["END_TOLERANCE", "TAP_TOLERANCE", "TOLERANCE", "BranchSource", "TrunkSource", "validate"]
 
 # Of a probability, torch and engine reading the same tap. Both are float32 with sums in another order, and BatchNorm
 # is folded: 1e-7 to 2e-6 was measured on every backbone. Fifty times that moves no decision at a threshold of two

@@ -63,7 +63,7 @@ def plot_curve(path: str | os.PathLike[str], rows: Sequence[Mapping[str, float]]
     for name in ("loss", "box", "confidence", "mask", "semantic"):
         some = [row for row in rows if row.get(name, 0.0) > 0]
         width = 2.0 if name == "loss" else 1.0
-        losses.plot([row["minutes"] for row in some], [row[name] for row in some], label=name, linewidth=width)
+        losses.plot([row["minutes"] for row in some], [row[name] for row in some], ".-", label=name, linewidth=width)
     losses.set(xlabel="minutes", ylabel="loss", yscale="log", title=title)
     scores = losses.twinx()
     for name, label, style in (("ap50", "mask AP50", "o-"), ("ap", "mask AP", "s-")):

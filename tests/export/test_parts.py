@@ -16,8 +16,8 @@ from graftsdk.engines import open_engine
 from graftsdk.engines.layout import graphs_of, partition
 from graftsdk.errors import InputError, UnsupportedOp, ValidationFailed
 from graftsdk.export import export_plan, tracing
+from graftsdk.export.opening import open_part
 from graftsdk.export.parts import branch_part, trunk_part
-from graftsdk.export.validate import open_part
 from graftsdk.graft import joints_of
 from graftsdk.models import Branch, FewCellsWarning, Pooling, Trunk, register_pooling
 from graftsdk.plan import Part, load_plan
