@@ -26,13 +26,13 @@ from graftsdk.models.backbones import backbone
 from graftsdk.models.structure import tap_shapes, trunk_modules
 from graftsdk.plan import CropSpec
 from graftsdk.plan.onnx_part import IR_VERSION, OPSET
+from graftsdk.segment.yolact import OUTPUTS
 
-__all__ = ["TEMPERATURE", "YOLACT_INPUT", "YOLACT_OUTPUTS", "branch_graph", "trunk_graph", "yolact_graph"]
+__all__ = ["TEMPERATURE", "YOLACT_INPUT", "branch_graph", "trunk_graph", "yolact_graph"]
 
 TEMPERATURE = "temperature"
 YOLACT_INPUT = "images"
 PRIORS = "priors"
-YOLACT_OUTPUTS = ("loc", "conf", "mask", PRIORS, "proto")
 _TRACED_BATCH = 2  # a traced batch of 1 would be taken for a constant
 _MAX_BATCH = 1024
 
@@ -101,7 +101,7 @@ def branch_graph(branch: Branch) -> ir.Model:
 
 
 def yolact_graph(model: Yolact, priors: np.ndarray[Any, Any]) -> ir.Model:
-    """The segmenter's graph, `images` -> YOLACT_OUTPUTS; as `trunk_graph`, but for the priors, which it holds.
+    """The segmenter's graph, `images` -> OUTPUTS; as `trunk_graph`, but for the priors, which it holds.
 
     Args:
         priors: float32[P, 4], given out with every image, so that a file tells how it is decoded.
@@ -110,7 +110,7 @@ def yolact_graph(model: Yolact, priors: np.ndarray[Any, Any]) -> ir.Model:
         UnsupportedOp: an operator that has no exact form in ONNX; names it.
     """
     shape = (3, *model.document().input_size)
-    names = [name for name in YOLACT_OUTPUTS if name != PRIORS]
+    names = [name for name in OUTPUTS if name != PRIORS]
     traced = _trace(_Instances(model.skeleton()), shape, YOLACT_INPUT, names, "segmenter")
     graph, tensor = traced.graph, ir.Tensor(priors, name=f"{PRIORS}.boxes")
     kind = ir.TensorType(tensor.dtype)
@@ -120,7 +120,7 @@ def yolact_graph(model: Yolact, priors: np.ndarray[Any, Any]) -> ir.Model:
     given = node.outputs[0]
     given.name, given.shape, given.type = PRIORS, held.shape, kind
     graph.append(node)
-    graph.outputs.insert(YOLACT_OUTPUTS.index(PRIORS), given)
+    graph.outputs.insert(OUTPUTS.index(PRIORS), given)
     return traced
 
 

@@ -11,11 +11,12 @@ import torch
 from graftsdk.engines import Engine
 from graftsdk.errors import InputError, ValidationFailed
 from graftsdk.export.parts import fill_weights
-from graftsdk.export.tracing import YOLACT_INPUT, YOLACT_OUTPUTS, yolact_graph
+from graftsdk.export.tracing import YOLACT_INPUT, yolact_graph
 from graftsdk.export.validate import device_of, evaluating
 from graftsdk.models import Yolact
 from graftsdk.plan import Part
 from graftsdk.plan.onnx_part import part_from_model
+from graftsdk.segment.yolact import OUTPUTS
 
 __all__ = ["check_outputs", "read_yolact", "yolact_part"]
 
@@ -61,7 +62,7 @@ def check_outputs(model: Yolact, engine: Engine, where: str) -> float:
     """
     height, width = model.input_size
     feed = np.random.default_rng(SEED).standard_normal((1, 3, height, width)).astype(np.float32)
-    found = engine.run({YOLACT_INPUT: feed}, YOLACT_OUTPUTS)
+    found = engine.run({YOLACT_INPUT: feed}, OUTPUTS)
     with torch.inference_mode(), evaluating(model):
         expected = model(torch.from_numpy(feed).to(device_of(model)))
         truth = {

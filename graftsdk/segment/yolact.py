@@ -23,7 +23,7 @@ from graftsdk.segment.nms import suppress, suppress_fast
 from graftsdk.segment.prototypes import cut_masks
 from graftsdk.segment.shapes import Match, Shapes, Size, arranged, image_input
 
-__all__ = ["MEAN", "STD", "VARIANCES", "YolactAdapter"]
+__all__ = ["MEAN", "OUTPUTS", "STD", "VARIANCES", "YolactAdapter"]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -38,7 +38,8 @@ TAKES_PART = 0.05  # a prior whose best class does not exceed it is nobody, what
 
 _MOST = 80.0  # of an exponent: e**80 times the input is everywhere, and a square of it still far from overflow
 
-_OUTPUTS = ((1, "P", 4), (1, "P", None), (1, "P", "K"), ("P", 4), (1, None, None, "K"))  # in the adapter's order
+OUTPUTS = ("loc", "conf", "mask", "priors", "proto")  # their names in a network of ours, in the adapter's order
+_SHAPES = ((1, "P", 4), (1, "P", None), (1, "P", "K"), ("P", 4), (1, None, None, "K"))
 
 # float32[256] for each channel, RGB: the normalised value of a byte.
 _LEVELS = [((np.arange(256.0) - mean) / std).astype(np.float32) for mean, std in zip(MEAN, STD, strict=True)]
@@ -60,7 +61,7 @@ class YolactAdapter(Adapter):
     def match(cls, inputs: Shapes, outputs: Shapes, size: Size | None) -> Match | None:
         """Outputs of equal shapes (three classes: `conf` is as wide as `loc`) stand in the order of the export."""
         image = image_input(inputs, size)
-        names = arranged(outputs, _OUTPUTS)
+        names = arranged(outputs, _SHAPES)
         if image is None or names is None:
             return None
         loc, conf, mask, priors, proto = (outputs[name] for name in names)

@@ -11,7 +11,7 @@ import torch
 
 from graftsdk.models import Yolact
 from graftsdk.plan import SegmenterDocument, SegmenterInfo
-from graftsdk.segment.yolact import YolactAdapter
+from graftsdk.segment.yolact import OUTPUTS, YolactAdapter
 from graftsdk.training.batches import load_image
 from graftsdk.training.datasets import AnnotatedImage
 from graftsdk.training.mask_ap import MaskAP, average_precision, detections, truth_of
@@ -21,7 +21,6 @@ __all__ = ["LEAST_SCORE", "decoding_of", "evaluate", "network_outputs"]
 LEAST_SCORE = 0.05  # the original's: below it, priors take no part in NMS
 PERSONS = 100
 IOU = YolactAdapter.iou_threshold
-OUTPUTS = ("loc", "conf", "mask", "priors", "proto")
 
 
 def evaluate(model: Yolact, images: Sequence[AnnotatedImage], batch: int = 8) -> MaskAP:
