@@ -12,7 +12,7 @@ from torch import Tensor
 
 from graftsdk.models import YolactOutputs
 from graftsdk.segment.yolact import VARIANCES
-from graftsdk.training.matching import match_priors
+from graftsdk.training.matching import NEUTRAL, match_priors
 
 __all__ = ["Losses", "Truth", "segmenter_losses"]
 
@@ -81,26 +81,61 @@ def segmenter_losses(
         generator: draws the positives where there are more than 100.
         focal: which of the two confidence losses.
     """
+    targets = _targets(outputs, priors, truths)
+    flat = targets.image * len(priors) + targets.row
+    count = max(len(flat), 1)
+    repeated = priors.to(flat.device)[targets.row]
+    offsets = outputs.loc.flatten(0, 1)[flat].float()
+    confidence = _focal if focal else _confidence
+    box = F.smooth_l1_loss(offsets, _encode(targets.boxes[targets.owner], repeated), reduction="sum")
+    return Losses(
+        BOX_WEIGHT * box / count,
+        CLASS_WEIGHT * confidence(outputs.conf.float(), targets.labels) / count,
+        MASK_WEIGHT * _masks(outputs, targets, generator) / count,
+        SEMANTIC_WEIGHT * _semantic(outputs.semantic, targets) / len(truths),
+    )
+
+
+class _Targets(NamedTuple):
+    """What a batch is to become, on the network's device: few large copies to it, for each of them is waited for.
+
+    Attributes:
+        labels: int64[B, P], as `Match` has them.
+        image, row, owner: int64[n], each positive's image, prior and person among the batch's N, ascending.
+        counts: of the positives, for each image.
+        boxes: float32[N, 4]. classes, of: int64[N], each person's class and image.
+        masks: uint8[N, H, W].
+    """
+
+    labels: Tensor
+    image: Tensor
+    row: Tensor
+    owner: Tensor
+    counts: tuple[int, ...]
+    boxes: Tensor
+    classes: Tensor
+    of: Tensor
+    masks: Tensor
+
+
+def _targets(outputs: YolactOutputs, priors: Tensor, truths: Sequence[Truth]) -> _Targets:
     device = outputs.loc.device
     corners = torch.cat((priors[:, :2] - priors[:, 2:] / 2, priors[:, :2] + priors[:, 2:] / 2), 1).cpu().numpy()
     matches = [
         match_priors(corners, truth.boxes.numpy(), truth.labels.numpy(), truth.crowds.numpy()) for truth in truths
     ]
-    labels = torch.from_numpy(np.stack([match.labels for match in matches])).to(device)  # [B, P]
-    positive = labels > 0
-    rows = [torch.from_numpy(np.flatnonzero(match.labels > 0)) for match in matches]  # priors, ascending
-    owners = [torch.from_numpy(match.truths)[row] for match, row in zip(matches, rows, strict=True)]
-    boxes = torch.cat([truth.boxes[owner] for truth, owner in zip(truths, owners, strict=True)]).to(device)
-    count = max(int(positive.sum()), 1)
-    repeated = priors.to(device).expand(len(truths), -1, -1)[positive]
-    offsets = outputs.loc[positive].float()
-    confidence = _focal if focal else _confidence
-    box = F.smooth_l1_loss(offsets, _encode(boxes, repeated), reduction="sum")
-    return Losses(
-        BOX_WEIGHT * box / count,
-        CLASS_WEIGHT * confidence(outputs.conf.float(), labels) / count,
-        MASK_WEIGHT * _masks(outputs, truths, rows, owners, generator) / count,
-        SEMANTIC_WEIGHT * _semantic(outputs.semantic, truths) / len(truths),
+    labels = np.stack([match.labels for match in matches])
+    image, row = np.nonzero(labels > 0)
+    persons = [len(truth.boxes) for truth in truths]
+    first = np.cumsum([0, *persons[:-1]])
+    owner = np.stack([match.truths for match in matches])[image, row] + first[image]
+    return _Targets(
+        *(torch.from_numpy(values).to(device) for values in (labels, image, row, owner)),
+        tuple(np.bincount(image, minlength=len(truths)).tolist()),
+        torch.cat([truth.boxes for truth in truths]).to(device),
+        torch.cat([truth.labels for truth in truths]).to(device),
+        torch.from_numpy(np.repeat(np.arange(len(truths)), persons)).to(device),
+        torch.cat([truth.masks for truth in truths]).to(device),
     )
 
 
@@ -126,33 +161,27 @@ def _confidence(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _focal(logits: Tensor, labels: Tensor) -> Tensor:
     """The sum over all priors that are not neutral; logits [B, P, 1 + classes], labels [B, P]."""
-    taken = labels >= 0
-    surprise = F.cross_entropy(logits[taken], labels[taken], reduction="none")
-    weight = torch.where(labels[taken] > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
-    return (weight * (-torch.expm1(-surprise)) ** FOCAL_GAMMA * surprise).sum()
+    surprise = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=NEUTRAL)
+    weight = torch.where(labels.flatten() > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
+    return (weight * (-torch.expm1(-surprise)) ** FOCAL_GAMMA * surprise).sum()  # a neutral prior's surprise is 0
 
 
-def _masks(
-    outputs: YolactOutputs,
-    truths: Sequence[Truth],
-    rows: Sequence[Tensor],
-    owners: Sequence[Tensor],
-    generator: torch.Generator | None,
-) -> Tensor:
+def _masks(outputs: YolactOutputs, targets: _Targets, generator: torch.Generator | None) -> Tensor:
     height, width = outputs.proto.shape[1:3]
     total = outputs.proto.new_zeros((), dtype=torch.float32)
-    for index, (truth, row, owner) in enumerate(zip(truths, rows, owners, strict=True)):
-        found = len(row)
+    cells = _shrunk(targets.masks, (height, width)).flatten(1)  # [N, cells]
+    weights = _box_weights(targets.boxes, height, width).flatten(1)
+    start = 0
+    # unbind: its gradient is one stack, where indexing adds a whole batch's zeros for each image.
+    for found, coefficients, prototypes in zip(targets.counts, outputs.mask.unbind(), outputs.proto.unbind(), strict=True):
+        row, owner = targets.row[start : start + found], targets.owner[start : start + found]
+        start += found
         if not found:
             continue
         if found > MASKS:
-            drawn = torch.randperm(found, generator=generator)[:MASKS]
+            drawn = torch.randperm(found, generator=generator)[:MASKS].to(row.device)
             row, owner = row[drawn], owner[drawn]
-        device = outputs.proto.device
-        cells = _shrunk(truth.masks, (height, width)).flatten(1).to(device)  # [N, cells]
-        weights = _box_weights(truth.boxes, height, width).flatten(1).to(device)
-        owner = owner.to(device)
-        logits = (outputs.mask[index, row.to(device)] @ outputs.proto[index].flatten(0, 1).T).float()  # [n, cells]
+        logits = (coefficients[row] @ prototypes.flatten(0, 1).T).float()  # [n, cells]
         loss = F.binary_cross_entropy_with_logits(logits, cells[owner], weight=weights[owner], reduction="sum")
         total = total + loss * (found / len(row))
     return total
@@ -162,27 +191,27 @@ def _box_weights(boxes: Tensor, height: int, width: int) -> Tensor:
     """float32[N, h, w]: 1 / the box's area in cells inside it, grown by one cell as masks are cut; 0 elsewhere."""
     scaled = boxes * boxes.new_tensor((width, height, width, height))
     x0, y0, x1, y1 = scaled[:, :, None].unbind(1)  # [N, 1]
-    columns, lines = torch.arange(width), torch.arange(height)
+    columns, lines = torch.arange(width, device=boxes.device), torch.arange(height, device=boxes.device)
     across = (columns >= (x0 - 1).clamp(min=0)) & (columns < (x1 + 1).clamp(max=width))  # [N, w]
     down = (lines >= (y0 - 1).clamp(min=0)) & (lines < (y1 + 1).clamp(max=height))
     return (down[:, :, None] & across[:, None]) / ((x1 - x0) * (y1 - y0))[:, :, None]
 
 
-def _semantic(logits: Tensor | None, truths: Sequence[Truth]) -> Tensor:
+def _semantic(logits: Tensor | None, targets: _Targets) -> Tensor:
     """The sum over cells, divided by their number, summed over images and classes."""
     if logits is None:
         raise ValueError("expected the outputs of a network in train mode, found none for the semantic loss")
-    wanted = torch.zeros(logits.shape, dtype=torch.float32)
-    for index, truth in enumerate(truths):
-        cells = _shrunk(truth.masks, (logits.shape[2], logits.shape[3]))
-        for label in set(truth.labels.tolist()):
-            wanted[index, label] = cells[truth.labels == label].amax(0)
-    loss = F.binary_cross_entropy_with_logits(logits.float(), wanted.to(logits.device), reduction="sum")
-    return loss / (logits.shape[2] * logits.shape[3])
+    images, classes, height, width = logits.shape
+    cells = _shrunk(targets.masks, (height, width)).flatten(1)
+    wanted = cells.new_zeros(images * classes, height * width)
+    place = (targets.of * classes + targets.classes)[:, None].expand_as(cells)
+    wanted.scatter_reduce_(0, place, cells, "amax")
+    loss = F.binary_cross_entropy_with_logits(logits.float(), wanted.view_as(logits), reduction="sum")
+    return loss / (height * width)
 
 
 def _shrunk(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """float32[N, h, w], 0 and 1: bilinear as the original's, then > 0.5."""
     if not len(masks):
-        return torch.zeros(0, *size)
+        return torch.zeros(0, *size, device=masks.device)
     return (F.interpolate(masks[None].float(), size, mode="bilinear", align_corners=False)[0] > 0.5).float()
