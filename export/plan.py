@@ -100,8 +100,8 @@ def export_plan(
         path: the plan to write.
         trunk, branches: paths of `.safetensors` checkpoints or of exported `.onnx` parts, mixed as you like, or a
             Trunk and Branches in memory.
-        segmenter: a checkpoint of `graftsdk.models.Yolact`, or one in memory, or an ONNX file that `graftsdk.segment`
-            knows.
+        segmenter: a checkpoint of `graftsdk.models.Yolact`, or one in memory, an ONNX file that `graftsdk.segment`
+            knows, or "demo", the one that graftsdk brings.
         samples: a folder of person images, on which decisions are compared; a PNG's alpha is the person's mask.
         parts: a folder into which every part is written too, as `trunk.onnx` and `<label>.onnx`, and a segmenter that
             was a checkpoint as `segmenter.onnx`.
@@ -111,7 +111,8 @@ def export_plan(
         person_class: of the segmenter; None finds it by its name.
         score_threshold, iou_threshold: of its decoding, 0..1; None takes the family's own (yolact: 0.15 and 0.5, yolo:
             0.25 and 0.7).
-        nms: "fast" or "greedy", how overlapping boxes of one person are suppressed; None takes the family's own.
+        nms: "greedy", or for YOLACT also "fast", the original's: how overlapping boxes of one person are suppressed;
+            None takes "greedy".
         max_persons: 1..1000, the most in one image, those with the highest scores.
         progress: a bar on stderr.
 

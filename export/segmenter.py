@@ -24,6 +24,7 @@ from graftsdk.plan.onnx_part import Shapes, interface, model_from_part, read_seg
 from graftsdk.plan.strict_json import MAX_TEXT_BYTES
 from graftsdk.scores import check_fraction
 from graftsdk.segment import MAX_PERSONS, open_adapter, recognise
+from graftsdk.segment.demo import named_segmenter
 from graftsdk.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -93,12 +94,13 @@ def read_segmenter(
     """A checkpoint of `graftsdk.models.Yolact`, or any ONNX file that an adapter knows by its outputs.
 
     Args:
-        source: a path, or a Yolact in memory.
+        source: a path, "demo" for the segmenter that graftsdk brings, or a Yolact in memory.
         licence, author: None takes what the file says (of ONNX its metadata: `license` or `licence`, `author`).
         person_class: the index of the class "person"; None finds it among the names of the classes, else 0.
         family, input_size: as `graftsdk.segment.recognise`; None leaves them to the shapes.
         score_threshold, iou_threshold: 0..1, of the decoding; None takes the family's own.
-        nms: "fast" or "greedy", how overlapping boxes are suppressed; None takes the family's own.
+        nms: "greedy", or for YOLACT also "fast", the original's: how overlapping boxes are suppressed; None takes
+            "greedy".
         max_persons: 1..1000, the most in one image.
 
     Raises:
@@ -120,13 +122,15 @@ def read_segmenter(
         fields["score_threshold"] = check_fraction("score_threshold", score_threshold)
     if iou_threshold is not None:
         fields["iou_threshold"] = check_fraction("iou_threshold", iou_threshold)
+    if nms is not None:
+        fields["nms"] = nms
     limit = whole_number("max_persons", max_persons, 1, MAX_PERSONS)
     provenance = Provenance(
         _plain(stated.licence if licence is None else licence),
         _plain(stated.author if author is None else author),
         stated.data,
     )
-    info = SegmenterInfo(part=part.name, max_persons=limit, nms=nms or "", **fields)
+    info = SegmenterInfo(part=part.name, max_persons=limit, **fields)
     open_adapter(info)  # refuses a way of suppression that the family does not know
     return SegmenterSource(where, part, info, provenance, tuple(name for _, name in classes), module)
 
@@ -163,6 +167,7 @@ def _open(
     source: Any,
 ) -> tuple[Part, Shapes, Shapes, Yolact | None, Provenance, list[tuple[int, str]], str]:
     """Part, inputs, outputs, module, provenance, classes with their indices, and what to call it."""
+    source = named_segmenter(source)
     if not isinstance(source, (str, os.PathLike)) or Path(source).suffix.lower() == ".safetensors":
         from graftsdk.export.yolact import read_yolact, yolact_part
 

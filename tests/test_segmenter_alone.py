@@ -12,7 +12,7 @@ import toy_segmenter
 import toys
 
 from graftsdk import Predictor
-from graftsdk.errors import EngineClosed, InputError, PlanError
+from graftsdk.errors import EngineClosed, InputError, PlanCorrupt, PlanError
 from graftsdk.export.segmenter import read_segmenter
 from graftsdk.lifecycle.segmenters import open_segmenter
 from graftsdk.plan import open_plan
@@ -22,11 +22,12 @@ from graftsdk.segmenter import Segmenter
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """s.onnx; with.plan, in which it is; without.plan."""
+    """s.onnx; with.plan, in which it is; without.plan; people.csv."""
     folder = tmp_path_factory.mktemp("segmenter")
     source = read_segmenter(toy_segmenter.write(folder / "s.onnx"))
     create_plan(folder / "with.plan", toys.trunk(), [toys.branch("child")], source.entry())
     toys.write(folder / "without.plan")
+    (folder / "people.csv").write_text("crop,source,frame\n")
     return folder
 
 
@@ -78,6 +79,7 @@ def test_closed(folder: Path, image: np.ndarray) -> None:
         ("s.onnx", {"person_class": 5}, InputError, "with person class 5"),
         ("none.onnx", {}, PlanError, "none.onnx"),
         ("none.plan", {}, PlanError, "none.plan"),
+        ("people.csv", {}, PlanCorrupt, "expected a plan, found another kind of file.* .onnx, .safetensors or demo"),
     ],
 )
 @pytest.mark.usefixtures("nothing_left")

@@ -29,6 +29,7 @@ from graftsdk.preprocess.frames import open_frames
 from graftsdk.preprocess.image import MAX_SIDE, MIN_SIDE
 from graftsdk.scores import check_fraction
 from graftsdk.segment import MAX_PERSONS
+from graftsdk.segment.demo import DEMO
 from graftsdk.segmenter import Segmenter
 from graftsdk.text import counted, one_line
 
@@ -48,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = _EPILOG
     parser.usage = (
-        "%(prog)s [-h] SOURCES... -o DIR --segmenter FILE [--overwrite] [--json | --quiet]\n"
+        "%(prog)s [-h] SOURCES... -o DIR [--segmenter FILE] [--overwrite] [--json | --quiet]\n"
         "         [--pad X] [--min-score X] [--min-size PIXELS] [--max-persons N] [--stride N]\n"
         "         [--person-class N] [--segmenter-family NAME] [--segmenter-size H W]\n"
         "         [--device {auto,cpu,cuda}] [--threads N]"
@@ -73,7 +74,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--json", action="store_true", help="print a line of JSON for each image or frame")
     form.add_argument("--quiet", action="store_true", help="no line for each image, no bar, no summary")
     who = parser.add_argument_group("who is cut out")
-    who.add_argument("--segmenter", metavar="FILE", required=True, help="a plan, an ONNX file (.onnx) or a checkpoint")
+    who.add_argument(
+        "--segmenter",
+        metavar="FILE",
+        default=DEMO,
+        help="a plan, an ONNX file (.onnx), a checkpoint (.safetensors); default: demo, which learnt from drawn people",
+    )
     who.add_argument("--min-score", type=float, metavar="X", help="least score of a person; default: the segmenter's")
     who.add_argument(
         "--min-size",
@@ -138,6 +144,8 @@ def run(args: argparse.Namespace) -> int:
         bar = stack.enter_context(_progress(sources, args.quiet))
         cropping = _Cropping(segmenter, folder, bar, args)
         folder.begin()
+        if args.segmenter == DEMO and not args.quiet:
+            cropping.note("the demo segmenter learnt from drawn people alone; for photographs say --segmenter FILE")
         try:
             cropping.all(sources)
         finally:
@@ -233,7 +241,7 @@ class _Cropping:
             self._crops += 1
             if size > MAX_ENCODED_BYTES:
                 most = f"{MAX_ENCODED_BYTES >> 20} MiB"
-                self._say(f"{one_line(crop.name)}: is written, but larger than {most}, which graftsdk itself reads")
+                self.note(f"{one_line(crop.name)}: is written, but larger than {most}, which graftsdk itself reads")
         small = len(found) - len(large)
         self._small += small
         self._tell(source, frame, crops, small, truncated)
@@ -259,9 +267,10 @@ class _Cropping:
 
     def _fail(self, source: Source, error: GraftError) -> None:
         self.failed += 1
-        self._say(problem(source.name, str(error)))
+        self.note(problem(source.name, str(error)))
 
-    def _say(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """On stderr, above the bar."""
         self._bar.write(text, file=sys.stderr)
 
 

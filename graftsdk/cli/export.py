@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-o", "--output", metavar="PLAN", help="the plan to write; may be left out with --parts")
     add("--parts", metavar="DIR", help="write every part there too: trunk.onnx and one <label>.onnx each")
     add("--samples", metavar="DIR", help="images of persons to compare decisions on; a PNG's alpha is the mask")
-    add("--segmenter", metavar="FILE", help="the instance segmentation network: a checkpoint, or an ONNX file")
+    add("--segmenter", metavar="FILE", help="the instance segmentation network: a checkpoint, an ONNX file, or demo")
     add("--segmenter-licence", metavar="TEXT", help="its licence (default: what its metadata says)")
     add("--segmenter-author", metavar="TEXT", help="its author (default: what its metadata says)")
     add("--person-class", type=int, metavar="N", help="its class of persons (default: found by the name 'person')")
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="X",
         help="overlap of two boxes that are one person (default: the family's)",
     )
-    add("--segmenter-nms", choices=("fast", "greedy"), help="how such boxes are suppressed (default: the family's)")
+    add("--segmenter-nms", choices=("fast", "greedy"), help="how such boxes go; fast: YOLACT's (default: greedy)")
     add(
         "--max-persons",
         type=int,

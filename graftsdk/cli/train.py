@@ -20,8 +20,8 @@ beside OUT.safetensors lie OUT.curve.csv and OUT.safetensors.state, from which -
 
 examples:
   graftsdk train segmenter --data scenes/train --val scenes/val --minutes 30 -o segmenter.safetensors
-  graftsdk train segmenter --data PennFudanPed --val-split 0.25 --init segmenter.safetensors \\
-      --minutes 20 -o mine.safetensors"""
+  graftsdk train segmenter --data PennFudanPed --val-split 0.25 --init demo --minutes 20 \\
+      -o mine.safetensors"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +71,7 @@ def _add_length(command: argparse.ArgumentParser) -> None:
 def _add_network(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("network; by default that of --init where it is given")
     add = group.add_argument
-    add("--init", metavar="FILE", help="a segmenter's checkpoint to start from")
+    add("--init", metavar="FILE", help="a segmenter's checkpoint to start from, or demo")
     add("--backbone-weights", metavar="FILE", help="of the backbone, torchvision's layout, .safetensors")
     add("--preset", choices=["small", "yolact"], help="yolact: the original's ResNet-50, 550x550, square priors")
     add("--arch", help="resnet18, resnet50, resnet101, mobilenet_v3_large ...")
@@ -94,12 +94,17 @@ def _add_learning(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("learning")
     add = group.add_argument
     add("--batch", type=int, metavar="N", help="images a step; default 16")
-    add("--optimizer", choices=["sgd", "adamw"], help="default sgd; adamw wants a rate of about 0.001")
-    add("--learning-rate", type=float, metavar="X", help="after warm-up; default 0.01")
+    add("--optimizer", choices=["sgd", "adamw"], help="default adamw; of --preset yolact sgd")
+    add(
+        "--learning-rate",
+        type=float,
+        metavar="X",
+        help="after warm-up; default 0.001, with sgd 0.01, of --preset yolact 0.001",
+    )
     add("--schedule", choices=["cosine", "step"], help="default cosine; step: the paper's")
     add("--confidence", choices=["ohem", "focal"], help="loss of the classes; default focal, of --preset yolact ohem")
     add("--warmup", type=int, metavar="N", help="steps; default 300")
-    add("--weight-decay", type=float, metavar="X", help="default 5e-4")
+    add("--weight-decay", type=float, metavar="X", help="default 0.02, with sgd 5e-4")
     add("--ema", type=float, metavar="X", help="greatest decay of the averaged weights; default 0.998, 0: none")
     add("--copy-paste", type=float, metavar="P", help="probability of persons from another image; default 0.3")
     add(
@@ -150,13 +155,10 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from graftsdk.training import SegmenterOptions, train_segmenter
 
-    given = {name: getattr(args, name) for name in _LEARNING if getattr(args, name) is not None}
-    if args.preset == "yolact":
-        given.setdefault("confidence", "ohem")
     report = train_segmenter(
         args.data,
         args.output,
-        SegmenterOptions(_network(args), **given),
+        SegmenterOptions(_network(args), **_learning(args)),
         val=args.val,
         val_split=args.val_split,
         init=args.init,
@@ -175,6 +177,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _learning(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given, with what follows from it."""
+    given = {name: getattr(args, name) for name in _LEARNING if getattr(args, name) is not None}
+    if args.preset == "yolact":
+        given = {"confidence": "ohem", "optimizer": "sgd", "learning_rate": 0.001} | given
+    if given.get("optimizer") == "sgd":
+        given = {"learning_rate": 0.01, "weight_decay": 5e-4} | given
+    return given
+
+
 def _network(args: argparse.Namespace) -> Any:
     """Of the preset or of the checkpoint to start from, with what was given in its place."""
     from graftsdk.training import NetworkOptions
@@ -183,8 +195,9 @@ def _network(args: argparse.Namespace) -> Any:
     base = YOLACT_PRESET if args.preset == "yolact" else NetworkOptions()
     if args.init is not None and args.preset is None:
         from graftsdk.models import Yolact
+        from graftsdk.segment.demo import named_segmenter
 
-        document = Yolact.load(args.init).document()
+        document = Yolact.load(named_segmenter(args.init)).document()
         base = NetworkOptions(**{name: getattr(document, name) for name in NetworkOptions.__dataclass_fields__})
     given: dict[str, Any] = {name: getattr(args, name) for name in _NETWORK if getattr(args, name) is not None}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}

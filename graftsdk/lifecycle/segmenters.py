@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from graftsdk.errors import InputError
-from graftsdk.plan import open_plan
+from graftsdk.errors import InputError, PlanCorrupt
+from graftsdk.plan import Plan, open_plan
+from graftsdk.segment.demo import named_segmenter
 from graftsdk.segmenter import Segmenter
 
 __all__ = ["holds_network", "open_segmenter"]
@@ -18,8 +19,8 @@ _Path = str | os.PathLike[str]
 
 
 def holds_network(path: _Path) -> bool:
-    """Whether the file's name says that it is an ONNX file or a checkpoint; every other one is taken for a plan."""
-    return Path(path).suffix.lower() in (".onnx", ".safetensors")
+    """Whether the name is of an ONNX file, of a checkpoint or of the demo; every other one is taken for a plan's."""
+    return Path(named_segmenter(path)).suffix.lower() in (".onnx", ".safetensors")
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def open_segmenter(
     A plan and an ONNX file need no torch.
 
     Args:
-        path: the file; see `holds_network`.
+        path: the file, or "demo"; see `holds_network`.
         device, threads: as for `Segmenter`.
         reading: of an ONNX file, as for `graftsdk.export.segmenter.read_segmenter`: `person_class`, `family` and the
             like. What is None counts as not said.
@@ -48,7 +49,7 @@ def open_segmenter(
         with read_segmenter(path, **said).open(device=device, threads=threads) as segmenter:
             yield segmenter
         return
-    with open_plan(path) as plan:
+    with _open_plan(path) as plan:
         if plan.manifest.segmenter is None:
             raise InputError(
                 f"{path}: expected a plan with a segmenter, found none in it; graftsdk-export --segmenter puts one in, "
@@ -58,3 +59,12 @@ def open_segmenter(
             raise InputError(f"{', '.join(said)}: expected an ONNX file, found the plan {path}, which says it itself")
         with Segmenter.of_plan(plan, device=device, threads=threads) as segmenter:
             yield segmenter
+
+
+def _open_plan(path: _Path) -> Plan:
+    try:
+        return open_plan(path)
+    except PlanCorrupt as error:
+        if Path(path).suffix.lower() == ".plan":
+            raise
+        raise PlanCorrupt(f"{error}; a network is told by its name: .onnx, .safetensors or demo") from error

@@ -29,6 +29,10 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """
     check_torch(torch.__version__)
     data = read_regular(path)
+    if data[8:9] == b"{":  # behind a length of eight bytes
+        raise PlanCorrupt(
+            f"{path}: expected a .pth, found a safetensors file: it needs no import where `graftsdk info` can read it"
+        )
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)  # noqa: TID251 - the one place
     # A hostile file can raise anything in the unpickler and in the zip reader. What torch says is not passed on: it

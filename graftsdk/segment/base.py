@@ -51,7 +51,7 @@ class Adapter(ABC):
         family: its name, in manifests too.
         shapes: one line that says whose networks these are and which inputs and outputs they have.
         person_class, score_threshold, iou_threshold: what a network of it has where nobody says otherwise.
-        nms: the ways of suppression that it knows (the manifest's `nms`).
+        nms: the ways of suppression that it knows (the manifest's `nms`), its own first.
     """
 
     family: ClassVar[str]

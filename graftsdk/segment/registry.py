@@ -33,6 +33,7 @@ class SegmenterFields(TypedDict):
     person_class: int
     score_threshold: float
     iou_threshold: float
+    nms: str
     batched: NotRequired[bool]
 
 
@@ -56,7 +57,7 @@ def recognise(
 ) -> SegmenterFields:
     """What is needed to run an unknown ONNX file as a segmenter, told by the shapes of its inputs and outputs.
 
-    The person's class and the thresholds are the family's own: a caller who knows better replaces them.
+    The person's class, the thresholds and the suppression are the family's own: a caller who knows better replaces them.
 
     Args:
         inputs: name -> shape; a free dimension is a string or None; a shape of which nothing is known is empty.
@@ -98,6 +99,7 @@ def _fields(adapter: type[Adapter], match: Match) -> SegmenterFields:
         person_class=adapter.person_class,
         score_threshold=adapter.score_threshold if match.score_threshold is None else match.score_threshold,
         iou_threshold=adapter.iou_threshold if match.iou_threshold is None else match.iou_threshold,
+        nms=adapter.nms[0],
     )
     if not match.batched:
         fields["batched"] = False

@@ -96,7 +96,7 @@ def train_segmenter(
         output: the checkpoint, .safetensors.
         val: folders of images to evaluate on.
         val_split: in place of `val`: this share of `data`'s images is held out, chosen by name.
-        init: a segmenter's checkpoint to start from; tensors of other shapes start anew.
+        init: a segmenter's checkpoint to start from, or "demo"; tensors of other shapes start anew.
         weights: of the backbone, in torchvision's layout (safetensors).
         resume: go on from the state, where there is one.
         plot: a picture of the curve, drawn anew at each evaluation.

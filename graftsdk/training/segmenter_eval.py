@@ -67,5 +67,14 @@ def network_outputs(model: Yolact, images: torch.Tensor) -> dict[str, npt.NDArra
 def decoding_of(document: SegmenterDocument, person: int) -> SegmenterInfo:
     """As export makes it, with as many persons as COCO's AP looks at."""
     return SegmenterInfo(
-        "segmenter", "yolact", "images", document.input_size, OUTPUTS, person, LEAST_SCORE, IOU, max_persons=PERSONS
+        part="segmenter",
+        family="yolact",
+        input="images",
+        input_size=document.input_size,
+        outputs=OUTPUTS,
+        person_class=person,
+        score_threshold=LEAST_SCORE,
+        iou_threshold=IOU,
+        max_persons=PERSONS,
+        nms=YolactAdapter.nms[0],
     )

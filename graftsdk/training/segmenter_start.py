@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from graftsdk.models import Yolact
+from graftsdk.segment.demo import named_segmenter
 from graftsdk.segment.yolact import MEAN, STD
 from graftsdk.text import counted
 from graftsdk.training.segmenter_options import NetworkOptions, SegmenterOptions
@@ -35,7 +36,7 @@ def new_segmenter(
 
     Args:
         network: what it is.
-        init: a segmenter's checkpoint whose tensors are taken where names and shapes agree; one line is logged.
+        init: a segmenter's checkpoint, or "demo", whose tensors are taken where names and shapes agree; one line is logged.
         weights: of the backbone, torchvision's, where `init` has none that fit.
         seed: of random weights.
         focal: whether nothing is likely at first: each class has the probability 0.01 at every prior (Lin et al. 2017).
@@ -52,7 +53,7 @@ def new_segmenter(
             bias.view(len(network.aspect_ratios), -1)[:, 1:] = math.log(LIKELY / (1 - LIKELY))
     if init is None:
         return model
-    start = Yolact.load(init)
+    start = Yolact.load(named_segmenter(init))
     own, given = model.state_dict(), start.state_dict()
     fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
     model.load_state_dict(fitting, strict=False)

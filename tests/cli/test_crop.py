@@ -359,11 +359,10 @@ def test_refusals(words: list[str], says: str, home: Path, capsys: pytest.Captur
 
 
 @pytest.mark.usefixtures("home")
-@pytest.mark.parametrize("given, missing", [("-o", "--segmenter"), ("--segmenter", "-o")])
-def test_what_has_to_be_said(given: str, missing: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_has_to_be_said(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["crop", "photos", given, "some.onnx"])
-    assert missing in capsys.readouterr().err.splitlines()[-1]
+        main(["crop", "photos", "--segmenter", "some.onnx"])
+    assert "-o" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_photographs(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

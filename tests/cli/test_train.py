@@ -10,9 +10,9 @@ from training.small_sets import write_discs
 
 from graftsdk.cli import train
 from graftsdk.cli.main import main
-from graftsdk.cli.train import _network
+from graftsdk.cli.train import _learning, _network
 from graftsdk.models import Yolact
-from graftsdk.training import NetworkOptions
+from graftsdk.training import NetworkOptions, SegmenterOptions
 from graftsdk.training.segmenter_options import YOLACT_PRESET
 
 TINY = [
@@ -110,6 +110,21 @@ def parsed(*words):
 )
 def test_the_network_that_is_asked_for(words, wanted):
     assert _network(parsed(*words)) == wanted
+
+
+@pytest.mark.parametrize(
+    "words, wanted",
+    [
+        ([], ("adamw", 0.001, 0.02, "focal")),
+        (["--optimizer", "sgd"], ("sgd", 0.01, 5e-4, "focal")),
+        (["--optimizer", "sgd", "--learning-rate", "0.3", "--weight-decay", "0"], ("sgd", 0.3, 0.0, "focal")),
+        (["--preset", "yolact"], ("sgd", 0.001, 5e-4, "ohem")),
+        (["--preset", "yolact", "--optimizer", "adamw", "--confidence", "focal"], ("adamw", 0.001, 0.02, "focal")),
+    ],
+)
+def test_the_learning_that_is_asked_for(words, wanted):
+    options = SegmenterOptions(**_learning(parsed("--steps", "1", *words)))
+    assert (options.optimizer, options.learning_rate, options.weight_decay, options.confidence) == wanted
 
 
 def test_help_of_the_kinds(capsys):

@@ -14,6 +14,7 @@ from graftsdk.errors import GraftError, InputError, PlanCorrupt, PlanLimitError,
 from graftsdk.models import Yolact, import_yolact
 from graftsdk.models.yolact_import import _original
 from graftsdk.plan.segmenter_document import SegmenterDocument
+from graftsdk.segment.demo import demo_segmenter
 
 Tensors = dict[str, torch.Tensor]
 LOC = "prediction_layers.0.bbox_layer.weight"
@@ -220,6 +221,12 @@ def test_code_in_a_pickle_is_not_run(zipped: bool, tmp_path: Path) -> None:
     with pytest.raises(PlanCorrupt, match="weights_only=True"):
         import_yolact(tmp_path / "w.pth", tmp_path / "s.safetensors")
     assert [item.name for item in tmp_path.iterdir()] == ["w.pth"]
+
+
+def test_a_checkpoint_of_ours_is_no_pth(tmp_path: Path) -> None:
+    with pytest.raises(PlanCorrupt, match="found a safetensors file: it needs no import"):
+        import_yolact(demo_segmenter(), tmp_path / "s.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_files_that_hold_no_weights(tmp_path: Path) -> None:

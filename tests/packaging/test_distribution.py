@@ -35,7 +35,13 @@ def test_everything_lies_in_the_package(files: set[str]) -> None:
     assert not [name for name in files if not own.fullmatch(name)]
 
 
-@pytest.mark.parametrize("name", ["py.typed", "_native.pyi", "plan/FORMAT.md", "export/__init__.py", "cli/main.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("py.typed", "_native.pyi", "plan/FORMAT.md", "segment/demo.safetensors"),
+        *("export/__init__.py", "cli/main.py"),
+    ],
+)
 def test_file_is_installed(files: set[str], name: str) -> None:
     assert f"graftsdk/{name}" in files
 

@@ -386,7 +386,7 @@ def test_it_is_told_by_its_shapes(change, names):
     if change.get("conf", OUTPUTS["conf"])[-1] not in (32, 4):
         assert recognise({"images": ["n", 3, 64, 96]}, shuffled)["outputs"] == tuple(names.split())
     info = SegmenterInfo(part="segmenter", **fields)
-    assert type(open_adapter(info)) is YolactAdapter and info.nms == "fast"
+    assert type(open_adapter(info)) is YolactAdapter and info.nms == "greedy"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,9 @@ from graftsdk.training.training_state import read_state, state_path
 
 NETWORK = NetworkOptions("resnet18", 0.1, 16, 8, (64, 64), scales=None, aspect_ratios=(1.0,))
 OPTIONS = SegmenterOptions(
-    NETWORK, batch=2, steps=8, eval_epochs=2, workers=0, threads=1, precision="float32", learning_rate=0.02, ema=0.9
+    NETWORK,
+    **{"batch": 2, "steps": 8, "eval_epochs": 2, "workers": 0, "threads": 1, "precision": "float32", "ema": 0.9},
+    **{"optimizer": "sgd", "learning_rate": 0.02, "weight_decay": 5e-4},
 )
 
 
@@ -107,8 +109,8 @@ import sys
 from graftsdk.training import NetworkOptions, SegmenterOptions, train_segmenter
 network = NetworkOptions("resnet18", 0.1, 16, 8, (64, 64), scales=None, aspect_ratios=(1.0,))
 options = SegmenterOptions(
-    network, batch=2, steps=100000, eval_epochs=1000, workers=1, threads=1, precision="float32", learning_rate=0.02,
-    ema=0.9, save_seconds=0.0,
+    network, batch=2, steps=100000, eval_epochs=1000, workers=1, threads=1, precision="float32",
+    optimizer="sgd", learning_rate=0.02, weight_decay=5e-4, ema=0.9, save_seconds=0.0,
 )
 train_segmenter([sys.argv[1]], sys.argv[2], options, val=[sys.argv[1]], progress=False)
 """
@@ -163,7 +165,7 @@ class Stopped:
 
 
 def test_every_optimizer_goes_on(discs, tmp_path):
-    options = replace(OPTIONS, optimizer="adamw", learning_rate=1e-3, eval_epochs=1000)
+    options = replace(OPTIONS, optimizer="adamw", learning_rate=1e-3, weight_decay=0.02, eval_epochs=1000)
     resumed, whole = tmp_path / "x.safetensors", tmp_path / "y.safetensors"
     Stopped(options, 2).run(discs, resumed)
     Stopped(options, 4).run(discs, resumed, resume=True)
