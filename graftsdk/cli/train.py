@@ -95,12 +95,7 @@ def _add_learning(command: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--batch", type=int, metavar="N", help="images a step; default 16")
     add("--optimizer", choices=["sgd", "adamw"], help="default adamw; of --preset yolact sgd")
-    add(
-        "--learning-rate",
-        type=float,
-        metavar="X",
-        help="after warm-up; default 0.001, with sgd 0.01, of --preset yolact 0.001",
-    )
+    add("--learning-rate", type=float, metavar="X", help="after warm-up; default 0.001, with sgd alone 0.01")
     add("--schedule", choices=["cosine", "step"], help="default cosine; step: the paper's")
     add("--confidence", choices=["ohem", "focal"], help="loss of the classes; default focal, of --preset yolact ohem")
     add("--warmup", type=int, metavar="N", help="steps; default 300")

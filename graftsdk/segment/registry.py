@@ -57,7 +57,8 @@ def recognise(
 ) -> SegmenterFields:
     """What is needed to run an unknown ONNX file as a segmenter, told by the shapes of its inputs and outputs.
 
-    The person's class, the thresholds and the suppression are the family's own: a caller who knows better replaces them.
+    The person's class, the thresholds and the suppression are the family's own: a caller who knows better replaces
+    them.
 
     Args:
         inputs: name -> shape; a free dimension is a string or None; a shape of which nothing is known is empty.

@@ -173,9 +173,8 @@ def _masks(outputs: YolactOutputs, targets: _Targets, generator: torch.Generator
     weights = _box_weights(targets.boxes, height, width).flatten(1)
     start = 0
     # unbind: its gradient is one stack, where indexing adds a whole batch's zeros for each image.
-    for found, coefficients, prototypes in zip(
-        targets.counts, outputs.mask.unbind(), outputs.proto.unbind(), strict=True
-    ):
+    each = zip(targets.counts, outputs.mask.unbind(), outputs.proto.unbind(), strict=True)
+    for found, coefficients, prototypes in each:
         row, owner = targets.row[start : start + found], targets.owner[start : start + found]
         start += found
         if not found:

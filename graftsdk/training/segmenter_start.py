@@ -36,7 +36,7 @@ def new_segmenter(
 
     Args:
         network: what it is.
-        init: a segmenter's checkpoint, or "demo", whose tensors are taken where names and shapes agree; one line is logged.
+        init: a segmenter's checkpoint, or "demo"; tensors are taken where names and shapes agree. One line is logged.
         weights: of the backbone, torchvision's, where `init` has none that fit.
         seed: of random weights.
         focal: whether nothing is likely at first: each class has the probability 0.01 at every prior (Lin et al. 2017).
