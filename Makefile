@@ -6,6 +6,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BUILD ?= build
+DEVICE ?= cpu
 
 PY := $(VENV)/bin/python
 # The working directory never shadows the installed package. A script finds the modules beside it all the same.
@@ -22,7 +23,7 @@ INSTALLED := $(VENV)/.installed
 
 SANITIZERS := address,undefined,float-cast-overflow thread
 
-.PHONY: demo test lint bench wheel fuzz cpp-test sanitize install clean help
+.PHONY: demo test lint bench segmenter wheel fuzz cpp-test sanitize install clean help
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -49,6 +50,15 @@ bench: $(INSTALLED)  ## measure against the alternatives, in one interleaved run
 	$(SCRIPT) benchmarks/crop.py
 	$(SCRIPT) benchmarks/decode.py
 	$(SCRIPT) benchmarks/run.py
+
+segmenter: $(INSTALLED)  ## train the demo segmenter anew; DEVICE=cuda takes minutes, two cores take four hours
+	@rm -rf $(BUILD)/scenes && mkdir -p $(BUILD)/scenes
+	$(VENV)/bin/graftsdk scenes -o $(BUILD)/scenes/train --count 14000 --seed 1 --workers $$(nproc)
+	$(VENV)/bin/graftsdk scenes -o $(BUILD)/scenes/val --count 200 --seed 2
+	$(VENV)/bin/graftsdk train segmenter --data $(BUILD)/scenes/train --val $(BUILD)/scenes/val --device $(DEVICE) \
+		--size 288 512 --scales 45 90 140 190 250 --no-mixed-sizes --copy-paste 0.1 --batch 32 \
+		--learning-rate 0.002 --steps 7371 --eval-every 2 --workers $$(nproc) \
+		-o $(BUILD)/demo.safetensors --plot $(BUILD)/demo.png
 
 wheel: $(WHEEL) $(INSTALLED)  ## a manylinux wheel in dist/, checked
 	@rm -rf dist && mkdir -p dist

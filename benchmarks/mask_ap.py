@@ -28,7 +28,7 @@ from graftsdk.export.segmenter import read_segmenter
 from graftsdk.plan import SegmenterInfo
 from graftsdk.preprocess import decode_image
 from graftsdk.segment import Instances, open_adapter
-from graftsdk.training.mask_ap import average_precision, encoded_mask
+from graftsdk.training.segmenter.mask_ap import average_precision, encoded_mask
 
 TARGET = 0.005  # of AP, either way
 PREFIX = "instances_"

@@ -185,7 +185,7 @@ def _learning(args: argparse.Namespace) -> dict[str, Any]:
 def _network(args: argparse.Namespace) -> Any:
     """Of the preset or of the checkpoint to start from, with what was given in its place."""
     from graftsdk.training import NetworkOptions
-    from graftsdk.training.segmenter_options import YOLACT_PRESET
+    from graftsdk.training.segmenter.options import YOLACT_PRESET
 
     base = YOLACT_PRESET if args.preset == "yolact" else NetworkOptions()
     if args.init is not None and args.preset is None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from graftsdk.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from graftsdk.training.datasets import AnnotatedImage, Annotation, ImageSet, open_image_set
-    from graftsdk.training.mask_ap import MaskAP
-    from graftsdk.training.segmenter import TrainingReport, train_segmenter
-    from graftsdk.training.segmenter_options import NetworkOptions, SegmenterOptions
+    from graftsdk.training.segmenter.datasets import AnnotatedImage, Annotation, ImageSet, open_image_set
+    from graftsdk.training.segmenter.mask_ap import MaskAP
+    from graftsdk.training.segmenter.options import NetworkOptions, SegmenterOptions
+    from graftsdk.training.segmenter.train import TrainingReport, train_segmenter
 
 __all__ = [
     "AnnotatedImage",
@@ -29,15 +29,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AnnotatedImage": "graftsdk.training.datasets",
-    "Annotation": "graftsdk.training.datasets",
-    "ImageSet": "graftsdk.training.datasets",
-    "MaskAP": "graftsdk.training.mask_ap",
-    "NetworkOptions": "graftsdk.training.segmenter_options",
-    "SegmenterOptions": "graftsdk.training.segmenter_options",
-    "TrainingReport": "graftsdk.training.segmenter",
-    "open_image_set": "graftsdk.training.datasets",
-    "train_segmenter": "graftsdk.training.segmenter",
+    "AnnotatedImage": "graftsdk.training.segmenter.datasets",
+    "Annotation": "graftsdk.training.segmenter.datasets",
+    "ImageSet": "graftsdk.training.segmenter.datasets",
+    "MaskAP": "graftsdk.training.segmenter.mask_ap",
+    "NetworkOptions": "graftsdk.training.segmenter.options",
+    "SegmenterOptions": "graftsdk.training.segmenter.options",
+    "TrainingReport": "graftsdk.training.segmenter.train",
+    "open_image_set": "graftsdk.training.segmenter.datasets",
+    "train_segmenter": "graftsdk.training.segmenter.train",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from graftsdk.training.segmenter_options import SegmenterOptions
+from graftsdk.training.segmenter.options import SegmenterOptions
 
 __all__ = ["Length", "rate"]
 

@@ -13,7 +13,7 @@ from graftsdk.cli.main import main
 from graftsdk.cli.train import _learning, _network
 from graftsdk.models import Yolact
 from graftsdk.training import NetworkOptions, SegmenterOptions
-from graftsdk.training.segmenter_options import YOLACT_PRESET
+from graftsdk.training.segmenter.options import YOLACT_PRESET
 
 TINY = [
     "--width",

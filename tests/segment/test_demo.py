@@ -12,9 +12,9 @@ from graftsdk.lifecycle.segmenters import open_segmenter
 from graftsdk.models import Yolact
 from graftsdk.segment.demo import demo_segmenter, named_segmenter
 from graftsdk.training import NetworkOptions
-from graftsdk.training.datasets import open_image_set
-from graftsdk.training.mask_ap import average_precision, detections, truth_of
-from graftsdk.training.segmenter_start import new_segmenter
+from graftsdk.training.segmenter.datasets import open_image_set
+from graftsdk.training.segmenter.mask_ap import average_precision, detections, truth_of
+from graftsdk.training.segmenter.start import new_segmenter
 from graftsdk.training.synthetic import write_scenes
 
 SCENES = 24

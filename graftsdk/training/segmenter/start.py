@@ -15,7 +15,7 @@ from graftsdk.models import Yolact
 from graftsdk.segment.demo import named_segmenter
 from graftsdk.segment.yolact import MEAN, STD
 from graftsdk.text import counted
-from graftsdk.training.segmenter_options import NetworkOptions, SegmenterOptions
+from graftsdk.training.segmenter.options import NetworkOptions, SegmenterOptions
 
 __all__ = ["averaged_model", "freeze_norm", "new_optimizer", "new_segmenter", "normalised", "quick_bfloat16"]
 

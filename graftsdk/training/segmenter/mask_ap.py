@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from graftsdk.segment import Instances
-from graftsdk.training.datasets import AnnotatedImage
+from graftsdk.training.segmenter.datasets import AnnotatedImage
 
 __all__ = ["MaskAP", "average_precision", "detections", "encoded_mask", "truth_of"]
 

@@ -22,17 +22,17 @@ from graftsdk.files import check_target
 from graftsdk.models import Yolact
 from graftsdk.models.yolact_layers import level_sizes
 from graftsdk.plan import Provenance
-from graftsdk.training.batches import Batch, EpochOrder, TrainingImages, load_batches
 from graftsdk.training.curve import check_plot, curve_path, plot_curve, write_curve
-from graftsdk.training.datasets import AnnotatedImage, ImageSet, open_training_sets
 from graftsdk.training.interrupts import stop_asked
 from graftsdk.training.learning_rate import Length, rate
-from graftsdk.training.mask_ap import MaskAP
 from graftsdk.training.meter import Meter
-from graftsdk.training.segmenter_eval import evaluate
-from graftsdk.training.segmenter_losses import Losses, segmenter_losses
-from graftsdk.training.segmenter_options import SegmenterOptions
-from graftsdk.training.segmenter_start import (
+from graftsdk.training.segmenter.batches import Batch, EpochOrder, TrainingImages, load_batches
+from graftsdk.training.segmenter.datasets import AnnotatedImage, ImageSet, open_training_sets
+from graftsdk.training.segmenter.evaluation import evaluate
+from graftsdk.training.segmenter.losses import Losses, segmenter_losses
+from graftsdk.training.segmenter.mask_ap import MaskAP
+from graftsdk.training.segmenter.options import SegmenterOptions
+from graftsdk.training.segmenter.start import (
     averaged_model,
     freeze_norm,
     new_optimizer,

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from graftsdk.errors import DecodeError, GraftError, InputError
 from graftsdk.preprocess import decode_image
-from graftsdk.training.augment import MARGIN, Picture, augmentation, augmented, mask_boxes, paste, shrunk
-from graftsdk.training.datasets import AnnotatedImage, ImageSet
-from graftsdk.training.segmenter_losses import Truth
+from graftsdk.training.segmenter.augment import MARGIN, Picture, augmentation, augmented, mask_boxes, paste, shrunk
+from graftsdk.training.segmenter.datasets import AnnotatedImage, ImageSet
+from graftsdk.training.segmenter.losses import Truth
 
 __all__ = ["Batch", "Draw", "EpochOrder", "TrainingImages", "load_batches", "load_image"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from graftsdk.models import YolactOutputs
 from graftsdk.segment.yolact import VARIANCES
-from graftsdk.training.matching import NEUTRAL, match_priors
+from graftsdk.training.segmenter.matching import NEUTRAL, match_priors
 
 __all__ = ["Losses", "Truth", "segmenter_losses"]
 

@@ -18,7 +18,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from graftsdk.training.matching import box_iou
+from graftsdk.training.segmenter.matching import box_iou
 
 __all__ = [
     "MARGIN",

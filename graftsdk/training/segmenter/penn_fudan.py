@@ -12,7 +12,7 @@ from pycocotools import mask as rle
 
 from graftsdk.errors import InputError
 from graftsdk.text import counted, listed
-from graftsdk.training.datasets import AnnotatedImage, Annotation, ImageSet
+from graftsdk.training.segmenter.datasets import AnnotatedImage, Annotation, ImageSet
 
 __all__ = ["read_penn_fudan"]
 

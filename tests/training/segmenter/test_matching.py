@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from training.slow_match import slow_match
+from training.segmenter.slow_match import slow_match
 
-from graftsdk.training.matching import BACKGROUND, NEUTRAL, box_iou, covered_share, match_priors
+from graftsdk.training.segmenter.matching import BACKGROUND, NEUTRAL, box_iou, covered_share, match_priors
 
 
 def some_boxes(rng, count, least=0.05, most=0.5):

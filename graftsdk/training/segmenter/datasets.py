@@ -109,8 +109,8 @@ def open_image_set(path: str | os.PathLike[str], classes: Sequence[str] = ("pers
     Raises:
         InputError: another layout, or annotations that cannot be used; see `read_coco` and `read_penn_fudan`.
     """
-    from graftsdk.training.coco import read_coco
-    from graftsdk.training.penn_fudan import read_penn_fudan
+    from graftsdk.training.segmenter.coco import read_coco
+    from graftsdk.training.segmenter.penn_fudan import read_penn_fudan
 
     folder = Path(path)
     if folder.is_file():

@@ -10,7 +10,7 @@ import pytest
 from graftsdk.preprocess import BoxMasks
 from graftsdk.segment import Instances
 from graftsdk.training import AnnotatedImage, Annotation
-from graftsdk.training.mask_ap import average_precision, detections, encoded_mask, truth_of
+from graftsdk.training.segmenter.mask_ap import average_precision, detections, encoded_mask, truth_of
 
 
 def square(x, side=10):

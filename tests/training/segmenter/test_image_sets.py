@@ -10,7 +10,7 @@ import pytest
 
 from graftsdk.errors import InputError
 from graftsdk.training import AnnotatedImage, Annotation, ImageSet, open_image_set
-from graftsdk.training.datasets import open_training_sets, parse_share, split_by_name
+from graftsdk.training.segmenter.datasets import open_training_sets, parse_share, split_by_name
 
 
 def penn_fudan(folder, masks):

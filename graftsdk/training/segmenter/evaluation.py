@@ -12,9 +12,9 @@ import torch
 from graftsdk.models import Yolact
 from graftsdk.plan import SegmenterDocument, SegmenterInfo
 from graftsdk.segment.yolact import OUTPUTS, YolactAdapter
-from graftsdk.training.batches import load_image
-from graftsdk.training.datasets import AnnotatedImage
-from graftsdk.training.mask_ap import MaskAP, average_precision, detections, truth_of
+from graftsdk.training.segmenter.batches import load_image
+from graftsdk.training.segmenter.datasets import AnnotatedImage
+from graftsdk.training.segmenter.mask_ap import MaskAP, average_precision, detections, truth_of
 
 __all__ = ["LEAST_SCORE", "decoding_of", "evaluate", "network_outputs"]
 

@@ -20,7 +20,7 @@ from training.small_sets import write_discs
 from graftsdk.errors import DecodeError, InputError, MissingDependency, NonFiniteOutput, PlanCorrupt, PlanPathError
 from graftsdk.models import Yolact
 from graftsdk.training import NetworkOptions, SegmenterOptions, train_segmenter
-from graftsdk.training.segmenter_eval import network_outputs
+from graftsdk.training.segmenter.evaluation import network_outputs
 from graftsdk.training.training_state import read_state, state_path
 
 NETWORK = NetworkOptions("resnet18", 0.1, 16, 8, (64, 64), scales=None, aspect_ratios=(1.0,))
@@ -81,7 +81,7 @@ def test_it_learns(discs, tmp_path):
 @pytest.mark.parametrize("at", [4, 5])
 def test_a_training_goes_on_after_ctrl_c(discs, whole, tmp_path, monkeypatch, at):
     output = tmp_path / "x.safetensors"
-    from graftsdk.training.segmenter import _Run
+    from graftsdk.training.segmenter.train import _Run
 
     step = _Run._step
 
@@ -148,7 +148,7 @@ class Stopped:
         self.options, self.end = options, end
 
     def run(self, discs, output, **more):
-        from graftsdk.training.segmenter import _Run
+        from graftsdk.training.segmenter.train import _Run
 
         step, end = _Run._step, self.end
 

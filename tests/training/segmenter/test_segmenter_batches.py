@@ -11,7 +11,7 @@ from training.small_sets import write_discs
 
 from graftsdk.errors import DecodeError, InputError
 from graftsdk.training import open_image_set
-from graftsdk.training.augment import (
+from graftsdk.training.segmenter.augment import (
     PhotometricDistort,
     Picture,
     RandomIoUCrop,
@@ -22,7 +22,7 @@ from graftsdk.training.augment import (
     paste,
     shrunk,
 )
-from graftsdk.training.batches import Draw, EpochOrder, TrainingImages, load_batches
+from graftsdk.training.segmenter.batches import Draw, EpochOrder, TrainingImages, load_batches
 
 SIZE = (64, 96)
 

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from training.slow_match import slow_match
+from training.segmenter.slow_match import slow_match
 
 from graftsdk.models import YolactOutputs
-from graftsdk.training.segmenter_losses import Truth, segmenter_losses
+from graftsdk.training.segmenter.losses import Truth, segmenter_losses
 
 CELLS = (8, 10)  # of the prototypes, for an input of 32 x 40
 P3 = (4, 5)

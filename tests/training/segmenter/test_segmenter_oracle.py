@@ -12,11 +12,11 @@ import torch
 from graftsdk.models import Yolact
 from graftsdk.segment.yolact import YolactAdapter
 from graftsdk.training import AnnotatedImage, Annotation, NetworkOptions, SegmenterOptions
-from graftsdk.training.augment import mask_boxes
-from graftsdk.training.mask_ap import average_precision, detections, encoded_mask, truth_of
-from graftsdk.training.matching import box_iou, match_priors
-from graftsdk.training.segmenter_eval import decoding_of
-from graftsdk.training.segmenter_losses import _encode
+from graftsdk.training.segmenter.augment import mask_boxes
+from graftsdk.training.segmenter.evaluation import decoding_of
+from graftsdk.training.segmenter.losses import _encode
+from graftsdk.training.segmenter.mask_ap import average_precision, detections, encoded_mask, truth_of
+from graftsdk.training.segmenter.matching import box_iou, match_priors
 from graftsdk.training.synthetic import draw_scene, is_crowd
 
 SCENES = 24
