@@ -1,0 +1,102 @@
+"""Whether a score of 0.8 is right 8 times of 10: temperature, prior, reliability, expected calibration error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from graftsdk.errors import InputError, MissingDependency
+from graftsdk.plan.documents import HISTOGRAM_BINS
+from graftsdk.training.evaluation.checks import Floats, checked_logits, checked_scores
+
+__all__ = ["COLDEST", "HOTTEST", "fit_temperature", "histogram", "prior_shift", "softmax"]
+
+COLDEST, HOTTEST = 0.05, 20.0  # beyond, a fit says that the logits are wrong, not how sure they are
+
+
+def softmax(logits: npt.ArrayLike, temperature: float = 1.0) -> Floats:
+    """Probabilities of logits float[N, C] at a temperature: float64[N, C]."""
+    scaled = np.asarray(logits, np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float64)
+
+
+def fit_temperature(logits: npt.ArrayLike, targets: npt.ArrayLike, shift: npt.ArrayLike | None = None) -> float:
+    """The temperature T at which softmax((logits + shift) / T) has the least negative log-likelihood.
+
+    In 1/T the likelihood is convex, so the root of its slope is the minimum. Guo et al. 2017 (1706.04599), 4.2.
+
+    Args:
+        logits: float[N, C] on validation data, of a model that did not learn from it.
+        targets: int[N], the right class of each.
+        shift: float[C], see `prior_shift`; it has to go into the classifier's bias too.
+
+    Returns:
+        0.05 to 20; a bound where the minimum lies beyond it (logits that are never wrong, or no better than chance),
+        1.0 where all logits of an image are equal.
+
+    Raises:
+        InputError: shapes that differ, NaN, targets outside 0..C-1 or all of one class.
+    """
+    found, classes = checked_logits(logits, targets)
+    if len(np.unique(classes)) < 2:
+        raise InputError(f"a temperature needs images of two or more classes, found class {classes[0]} only")
+    if shift is not None:
+        found = found + _checked_vector("shift", shift, found.shape[1])
+    centred = found - found[np.arange(len(classes)), classes][:, None]  # the right class's logit is 0
+
+    def slope(log_inverse: float) -> float:
+        """D NLL / d (1/T): the mean logit under the softmax, less the right class's."""
+        return float((softmax(centred, math.exp(-log_inverse)) * centred).sum(axis=1).mean())
+
+    low, high = -math.log(HOTTEST), -math.log(COLDEST)
+    if not centred.any():
+        return 1.0
+    if slope(low) >= 0.0:
+        return HOTTEST
+    if slope(high) <= 0.0:
+        return COLDEST
+    try:
+        from scipy.optimize import brentq
+    except ModuleNotFoundError as error:
+        raise MissingDependency(f"evaluation needs {error.name}: pip install 'graftsdk[train]'") from error
+    return float(math.exp(-brentq(slope, low, high, xtol=1e-10)))
+
+
+def prior_shift(trained: Sequence[float] | npt.ArrayLike, true: Sequence[float] | npt.ArrayLike) -> Floats:
+    """What to add to logits learnt under one share of the classes to serve another: -log(trained / true), float64[C].
+
+    Batches that were balanced, or mined negatives, make positives look common; added to the classifier's bias, before
+    the temperature is fitted, this takes it back. Saerens et al. 2002, (2.4).
+
+    Args:
+        trained, true: images or shares of each class, float[C] above 0.
+
+    Raises:
+        InputError: different lengths, or a class without images.
+    """
+    had = _checked_vector("trained", trained)
+    has = _checked_vector("true", true, len(had))
+    if not ((had > 0).all() and (has > 0).all()):
+        raise InputError(f"expected a share above 0 of every class, found {had.tolist()} and {has.tolist()}")
+    return np.asarray(np.log(has / has.sum()) - np.log(had / had.sum()), np.float64)
+
+
+def histogram(scores: npt.ArrayLike) -> tuple[int, ...]:
+    """How many scores lie in each of 20 equal bins of [0, 1], the last one closed: as a branch's document stores it.
+
+    Raises:
+        InputError: scores outside 0..1, or NaN.
+    """
+    counts, _ = np.histogram(checked_scores(scores), bins=HISTOGRAM_BINS, range=(0.0, 1.0))
+    return tuple(int(count) for count in counts)
+
+
+def _checked_vector(what: str, values: npt.ArrayLike, length: int | None = None) -> Floats:
+    found = np.asarray(values, np.float64)
+    if found.ndim != 1 or (length is not None and len(found) != length) or not np.isfinite(found).all():
+        raise InputError(f"{what}: expected {length or 'some'} finite numbers, found {found.tolist()!r:.80}")
+    return found
