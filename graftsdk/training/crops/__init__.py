@@ -1,0 +1,3 @@
+"""Crops of a sub-dataset, decoded once and kept as bytes, and how they are varied in training."""
+
+from __future__ import annotations
