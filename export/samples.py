@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from graftsdk.errors import InputError
 from graftsdk.plan import CropSpec
-from graftsdk.preprocess import decode_image, list_images, mask_crop
+from graftsdk.preprocess import list_images, read_crop
 
 __all__ = ["find_samples", "sample_crops"]
 
@@ -36,24 +35,11 @@ def sample_crops(paths: Sequence[Path], spec: CropSpec, batch: int) -> Iterator[
         InputError: an image that cannot be read or cut; names its path.
     """
     for start in range(0, len(paths), batch):
-        yield np.concatenate([_crop(path, spec) for path in paths[start : start + batch]])
+        yield np.stack([_crop(path, spec) for path in paths[start : start + batch]])
 
 
 def _crop(path: Path, spec: CropSpec) -> _Array:
     try:
-        image = decode_image(path)
-        mask = _alpha_mask(path)
-        height, width = image.shape[:2]
-        box = np.array([[0, 0, width, height]], np.float32)
-        return mask_crop(image, box, mask, spec)
+        return read_crop(path, spec)
     except InputError as error:
-        raise type(error)(f"sample {path}: {error}") from error
-
-
-def _alpha_mask(path: Path) -> _Array | None:
-    """bool[1, H, W] of a PNG with alpha, turned as its pixels are; None for all others."""
-    with Image.open(path) as image:
-        if image.format != "PNG" or not ("A" in image.getbands() or "transparency" in image.info):
-            return None
-        alpha = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
-    return np.asarray(alpha)[None] >= 128
+        raise type(error)(f"sample {error}") from error
