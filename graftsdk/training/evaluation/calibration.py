@@ -1,19 +1,32 @@
-"""Whether a score of 0.8 is right 8 times of 10: temperature, prior, reliability, expected calibration error."""
+"""Whether a score of 0.8 is right 8 times of 10: made so by temperature and prior, and measured."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from graftsdk.errors import InputError, MissingDependency
 from graftsdk.plan.documents import HISTOGRAM_BINS
-from graftsdk.training.evaluation.checks import Floats, checked_logits, checked_scores
+from graftsdk.training.evaluation.checks import Bools, Floats, checked_binary, checked_logits, checked_scores
 
-__all__ = ["COLDEST", "HOTTEST", "fit_temperature", "histogram", "prior_shift", "softmax"]
+__all__ = [
+    "BINS",
+    "COLDEST",
+    "HOTTEST",
+    "ReliabilityPoint",
+    "brier",
+    "calibration_error",
+    "fit_temperature",
+    "histogram",
+    "prior_shift",
+    "reliability",
+    "softmax",
+]
 
+BINS = 15
 COLDEST, HOTTEST = 0.05, 20.0  # beyond, a fit says that the logits are wrong, not how sure they are
 
 
@@ -66,7 +79,7 @@ def fit_temperature(logits: npt.ArrayLike, targets: npt.ArrayLike, shift: npt.Ar
     return float(math.exp(-brentq(slope, low, high, xtol=1e-10)))
 
 
-def prior_shift(trained: Sequence[float] | npt.ArrayLike, true: Sequence[float] | npt.ArrayLike) -> Floats:
+def prior_shift(trained: npt.ArrayLike, true: npt.ArrayLike) -> Floats:
     """What to add to logits learnt under one share of the classes to serve another: -log(trained / true), float64[C].
 
     Batches that were balanced, or mined negatives, make positives look common; added to the classifier's bias, before
@@ -93,6 +106,51 @@ def histogram(scores: npt.ArrayLike) -> tuple[int, ...]:
     """
     counts, _ = np.histogram(checked_scores(scores), bins=HISTOGRAM_BINS, range=(0.0, 1.0))
     return tuple(int(count) for count in counts)
+
+
+@dataclass(frozen=True)
+class ReliabilityPoint:
+    """Images of like scores. Attributes: score: their mean. share: of positives among them. images: how many."""
+
+    score: float
+    share: float
+    images: int
+
+
+def reliability(targets: npt.ArrayLike, scores: npt.ArrayLike, bins: int = BINS) -> tuple[ReliabilityPoint, ...]:
+    """Points of the reliability diagram: images by ascending score in `bins` parts of equal size (within one image).
+
+    Equal mass, since most scores of a rare label lie near 0. Images of one score count with their mean truth, so that
+    a part that ends among them does not depend on the order in which they came.
+
+    Raises:
+        InputError: scores outside 0..1, NaN, shapes that differ.
+    """
+    truth, found = _checked(targets, scores)
+    different, tie, counts = np.unique(found, return_inverse=True, return_counts=True)
+    shares = np.bincount(tie, weights=truth, minlength=len(different)) / counts
+    order = np.argsort(found, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return tuple(
+        ReliabilityPoint(float(found[part].mean()), float(shares[tie[part]].mean()), len(part)) for part in parts
+    )
+
+
+def calibration_error(targets: npt.ArrayLike, scores: npt.ArrayLike, bins: int = BINS) -> float:
+    """The expected calibration error: mean distance of score and share over `reliability`, weighted by images."""
+    points = reliability(targets, scores, bins)
+    return sum(abs(point.score - point.share) * point.images for point in points) / sum(p.images for p in points)
+
+
+def brier(targets: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Mean squared distance of score and truth, 0 to 1. Raises InputError as `reliability`."""
+    truth, found = _checked(targets, scores)
+    return float(np.mean((found - truth) ** 2))
+
+
+def _checked(targets: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Bools, Floats]:
+    truth, _ = checked_binary(targets, scores)
+    return truth, checked_scores(scores)
 
 
 def _checked_vector(what: str, values: npt.ArrayLike, length: int | None = None) -> Floats:

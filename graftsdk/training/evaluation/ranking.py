@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from graftsdk.errors import MissingDependency
 from graftsdk.training.evaluation.checks import Bools, Floats, Integers, checked_binary, checked_identities
-from graftsdk.training.evaluation.resampling import DRAWS, interval, multiplicities
+from graftsdk.training.evaluation.resampling import DRAWS, identity_draws, interval
 
-__all__ = ["Order", "auc", "auc_interval", "average_precision", "ranking_draws", "sklearn_metrics"]
+__all__ = ["Order", "auc", "auc_interval", "average_precision", "enough_identities", "ranking_draws", "sklearn_metrics"]
 
 _UNDEFINED = float("nan")
 
@@ -81,13 +81,18 @@ def ranking_draws(truth: Bools, scores: Floats, owners: Integers, seed: int, dra
     All of them NaN where the positives or the negatives are of fewer than two identities.
     """
     areas, precisions = np.full(draws, _UNDEFINED), np.full(draws, _UNDEFINED)
-    if len(np.unique(owners[truth])) >= 2 and len(np.unique(owners[~truth])) >= 2:
+    if enough_identities(truth, owners):
         order, done = Order(truth, scores), 0
-        for times in multiplicities(owners, draws, seed):
+        for times in identity_draws(int(owners.max()) + 1, len(owners), draws, seed):
             part = slice(done, done + len(times))
-            areas[part], precisions[part] = order.weighted(times)
+            areas[part], precisions[part] = order.weighted(times[:, owners])
             done += len(times)
     return areas, precisions
+
+
+def enough_identities(truth: Bools, owners: Integers) -> bool:
+    """Whether positives and negatives are of two identities or more each: else a bootstrap says nothing."""
+    return all(len(np.unique(owners[some])) >= 2 for some in (truth, ~truth))
 
 
 class Order:

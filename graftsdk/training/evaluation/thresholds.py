@@ -123,7 +123,10 @@ def _value(
     if rule.name == "cost":
         return -(rule.numbers[0] * false + rule.numbers[1] * (positives - hits)), everywhere
     if rule.name == "recall":
-        return -false.astype(np.float64), hits >= rule.numbers[0] * positives
+        return -false.astype(np.float64), hits / positives >= rule.numbers[
+            0
+        ]  # 7 of 100 is 0.07, but 0.07 * 100 is more than 7
     if rule.name == "fpr":
-        return hits.astype(np.float64), false <= rule.numbers[0] * negatives
-    return hits.astype(np.float64), (hits >= rule.numbers[0] * (hits + false)) & (hits + false > 0)
+        return hits.astype(np.float64), false / negatives <= rule.numbers[0]
+    chosen = np.maximum(hits + false, 1)  # of none chosen, 0 / 1 is below every bound but 0
+    return hits.astype(np.float64), hits / chosen >= rule.numbers[0]
