@@ -6,19 +6,36 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graftsdk.errors import InputError, MissingDependency
 from graftsdk.files import atomic_write
 
-__all__ = ["COLUMNS", "check_plot", "curve_path", "plot_curve", "write_curve"]
+__all__ = ["CurveKind", "check_plot", "curve_path", "plot_curve", "write_curve"]
 
-COLUMNS = (
-    *("step", "epoch", "minutes", "learning_rate", "loss", "box", "confidence", "mask", "semantic"),
-    *("ms_a_step", "ap", "ap50", "ap75"),
-)
 PICTURES = (".png", ".pdf", ".svg", ".jpg")
+
+
+@dataclass(frozen=True)
+class CurveKind:
+    """What a curve shows.
+
+    Attributes:
+        losses: columns of losses, their sum first.
+        scores: columns of scores, 0..1, and what the picture calls them; "" is not drawn. The first is black.
+        axis: of the scores.
+    """
+
+    losses: tuple[str, ...]
+    scores: Mapping[str, str]
+    axis: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the CSV file."""
+        return ("step", "epoch", "minutes", "learning_rate", *self.losses, "ms_a_step", *self.scores)
 
 
 def curve_path(output: Path) -> Path:
@@ -26,10 +43,10 @@ def curve_path(output: Path) -> Path:
     return output.with_name(output.name.removesuffix(".safetensors") + ".curve.csv")
 
 
-def write_curve(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """All rows, `COLUMNS` each; what a row lacks stays empty."""
+def write_curve(path: Path, rows: Sequence[Mapping[str, float]], kind: CurveKind) -> None:
+    """All rows, the kind's columns each; what a row lacks stays empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, kind.columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in rows)
     with atomic_write(path) as file:
@@ -52,28 +69,32 @@ def check_plot(path: str | os.PathLike[str]) -> Any:
     return Figure
 
 
-def plot_curve(path: str | os.PathLike[str], rows: Sequence[Mapping[str, float]], title: str = "") -> None:
-    """Losses (left axis, logarithmic) and AP (right axis) over minutes of training, as a picture.
+def plot_curve(
+    path: str | os.PathLike[str], rows: Sequence[Mapping[str, float]], kind: CurveKind, title: str = ""
+) -> None:
+    """Losses (left axis, logarithmic) and scores (right axis) over minutes of training, as a picture.
 
     Raises:
         MissingDependency, InputError: see `check_plot`.
     """
     figure = check_plot(path)(figsize=(8, 4.5), dpi=120, layout="constrained")
     losses = figure.subplots()
-    for name in ("loss", "box", "confidence", "mask", "semantic"):
+    for name in kind.losses:
         some = [row for row in rows if row.get(name, 0.0) > 0]
-        width = 2.0 if name == "loss" else 1.0
+        width = 2.0 if name == kind.losses[0] else 1.0
         losses.plot([row["minutes"] for row in some], [row[name] for row in some], ".-", label=name, linewidth=width)
     losses.set(xlabel="minutes", ylabel="loss", yscale="log", title=title)
     scores = losses.twinx()
-    for name, label, style in (("ap50", "mask AP50", "o-"), ("ap", "mask AP", "s-")):
+    for place, (name, label) in enumerate(kind.scores.items()):
         some = [row for row in rows if name in row]
-        color = "black" if name == "ap50" else "gray"
+        if not label:
+            continue
+        color, style = ("black", "o-") if place == 0 else ("gray", "s-")
         scores.plot([row["minutes"] for row in some], [row[name] for row in some], style, color=color, label=label)
-    scores.set(ylabel="AP", ylim=(0.0, 1.0))
+    scores.set(ylabel=kind.axis, ylim=(0.0, 1.0))
     lines = [*losses.get_lines(), *scores.get_lines()]
     figure.legend(lines, [line.get_label() for line in lines], loc="outside lower center", fontsize="small", ncols=7)
     losses.grid(alpha=0.3)
-    kind = Path(path).suffix.lower().removeprefix(".")
+    suffix = Path(path).suffix.lower().removeprefix(".")
     with atomic_write(path) as file:
-        figure.savefig(file, format=kind)
+        figure.savefig(file, format=suffix)

@@ -4,14 +4,37 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
-from graftsdk.training.segmenter.options import SegmenterOptions
-
-__all__ = ["Length", "rate"]
+__all__ = ["Length", "Schedule", "rate"]
 
 DROPS = (280 / 800, 600 / 800, 700 / 800, 750 / 800)  # of the original's 800 thousand steps, x 0.1 each
 FROM = 0.1  # of the rate, at the first step of warm-up; the original goes from 1e-4 to 1e-3
 COSINE_END = 0.01
+
+
+class Schedule(Protocol):
+    """What of a training's options its length and its rates follow from.
+
+    Attributes:
+        steps, epochs, minutes: the training ends at what comes first of those that are not None.
+        learning_rate: after warm-up.
+        schedule: "cosine" (to 1% of the rate) or "step".
+        warmup: steps.
+    """
+
+    @property
+    def steps(self) -> int | None: ...
+    @property
+    def epochs(self) -> float | None: ...
+    @property
+    def minutes(self) -> float | None: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def schedule(self) -> str: ...
+    @property
+    def warmup(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -27,7 +50,7 @@ class Length:
     seconds: float | None
 
     @classmethod
-    def of(cls, options: SegmenterOptions, epoch: int) -> Length:
+    def of(cls, options: Schedule, epoch: int) -> Length:
         """What the options say, with `epoch` steps an epoch."""
         counts = [options.steps] if options.steps is not None else []
         counts += [max(1, round(options.epochs * epoch))] if options.epochs is not None else []
@@ -40,7 +63,7 @@ class Length:
         return min(1.0, max(by_steps, by_time))
 
 
-def rate(options: SegmenterOptions, step: int, done: float, length: Length) -> float:
+def rate(options: Schedule, step: int, done: float, length: Length) -> float:
     """The learning rate of a step (the first is 0) when the share `done` of the training lies behind."""
     if options.schedule == "step":
         factor = 0.1 ** sum(done >= drop for drop in DROPS)

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = ["Meter"]
+
+_RECENT = 20
 
 
 class Meter:
-    """Means over the steps since the last row of the curve."""
+    """Means over the steps since the last row of the curve.
 
-    def __init__(self) -> None:
+    Args:
+        names: of the losses, their sum first.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
         self.steps = 0
-        self._sums = [0.0] * 6
+        self._names = (*names, "ms_a_step")
+        self._sums = [0.0] * len(self._names)
         self._recent: list[tuple[float, ...]] = []
 
     def add(self, losses: tuple[float, ...], seconds: float) -> None:
         self.steps += 1
         values = (*losses, 1e3 * seconds)
         self._sums = [total + value for total, value in zip(self._sums, values, strict=True)]
-        self._recent = [*self._recent[-19:], values]
+        self._recent = [*self._recent[1 - _RECENT :], values]
 
     def taken(self) -> dict[str, float]:
         """The means, and a new beginning."""
-        names = ("loss", "box", "confidence", "mask", "semantic", "ms_a_step")
-        means = {name: total / self.steps for name, total in zip(names, self._sums, strict=True)} if self.steps else {}
-        self.steps, self._sums = 0, [0.0] * 6
+        means = {name: total / self.steps for name, total in zip(self._names, self._sums, strict=True) if self.steps}
+        self.steps, self._sums = 0, [0.0] * len(self._names)
         return means
 
     def told(self) -> str:
         """Of the last twenty steps."""
         if not self._recent:
             return ""
-        loss, box, conf, mask, semantic, ms = (sum(column) / len(column) for column in zip(*self._recent, strict=True))
-        return f"loss {loss:.2f} (box {box:.2f}, class {conf:.2f}, mask {mask:.2f}, sem {semantic:.2f}), {ms:.0f} ms"
+        loss, *parts, ms = (sum(column) / len(column) for column in zip(*self._recent, strict=True))
+        named = ", ".join(f"{name} {value:.2f}" for name, value in zip(self._names[1:-1], parts, strict=True))
+        return f"loss {loss:.2f}{f' ({named})' if named else ''}, {ms:.0f} ms"

@@ -38,7 +38,7 @@ class Progress:
         step: steps taken.
         seconds: spent in them and in evaluations, over all runs.
         evaluated: `seconds` and `step` at the last evaluation.
-        best: the AP of the checkpoint that is kept; -1 for none yet.
+        best: the score of the checkpoint that is kept (a segmenter's AP); -1 for none yet.
         curve: rows of OUT.curve.csv.
         finished: nothing is left to do, but for a longer training.
     """

@@ -7,6 +7,7 @@ stays `spec.fill`, whatever the colours do: masked crops meet no other value whe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -103,7 +104,9 @@ def _coloured(
     mixed = brightness * (saturation * np.eye(3) + (1 - saturation) * grey)
     person = cv2.bitwise_not(cv2.inRange(crop, (spec.fill,) * 3, (spec.fill,) * 3)) if _filled(spec) else None
     middle = float(grey @ (mixed @ np.array(cv2.mean(crop, person)[:3])))
-    result = cv2.transform(crop, np.column_stack((contrast * mixed, np.full(3, (1 - contrast) * middle))))
+    result: npt.NDArray[Any] = cv2.transform(
+        crop, np.column_stack((contrast * mixed, np.full(3, (1 - contrast) * middle)))
+    )
     if person is not None:
         result[person == 0] = spec.fill
     return result

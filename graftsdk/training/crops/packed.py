@@ -1,6 +1,6 @@
 """The crops of one split of a sub-dataset, decoded once: uint8 in one file that is mapped into memory.
 
-A crop is what serving cuts (`graftsdk.training.labels.read_crop`), rounded to whole values 0..255: at most half a step
+A crop is what serving cuts (`graftsdk.preprocess.read_crop`), rounded to whole values 0..255: at most half a step
 of an 8-bit image from it. The file's name holds a digest of the crop specification, of the sub-dataset and of the
 images in their order, so another set or another specification never meets it.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,14 +26,13 @@ from tqdm import tqdm
 from graftsdk.errors import InputError, PlanPathError
 from graftsdk.files import atomic_write
 from graftsdk.plan import CropSpec
+from graftsdk.preprocess import read_crop
 from graftsdk.text import reason
+from graftsdk.training.labels import LabelledImage, LabelSet
+from graftsdk.training.labels.sets import SPLITS
 
-if TYPE_CHECKING:
-    from graftsdk.training.labels import LabelledImage, LabelSet
+__all__ = ["PackedCrops", "normalised", "pack_crops", "packed_path", "whole_values"]
 
-__all__ = ["SPLITS", "PackedCrops", "normalised", "pack_crops", "packed_path", "whole_values"]
-
-SPLITS = ("train", "val", "test")
 _VERSION = 1  # of the file's layout and of how a crop is rounded
 _CHUNK = 64  # crops that are decoded ahead of the file: 100 MB at 720 x 720
 _logger = logging.getLogger("graftsdk")
@@ -122,8 +121,9 @@ def pack_crops(
 
 def packed_path(labels: LabelSet, split: str, spec: CropSpec, folder: str | os.PathLike[str]) -> Path:
     """Where `pack_crops` keeps them."""
-    names = ["/".join(image.path.parts[-3:]) for image in getattr(labels, split)]
-    document = [_VERSION, spec.to_dict(), labels.digest, split, names]
+    # The set's digest knows names and sizes; the time of writing tells two images of one size apart.
+    files = [("/".join(image.path.parts[-3:]), image.path.stat().st_mtime_ns) for image in getattr(labels, split)]
+    document = [_VERSION, spec.to_dict(), labels.digest, split, files]
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
     plain = re.sub(r"[^0-9A-Za-z_-]+", "_", labels.label)[:40]  # for people who look into the folder
     return Path(folder) / f"{plain}.{split}.{digest[:32]}.npy"
@@ -132,7 +132,7 @@ def packed_path(labels: LabelSet, split: str, spec: CropSpec, folder: str | os.P
 def _mapped(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
     """The file's array; None where there is none, or one that was cut short."""
     try:
-        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+        pixels: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError) as error:
@@ -169,8 +169,6 @@ def _write(
 
 
 def _reader(spec: CropSpec) -> Callable[[Path], npt.NDArray[np.uint8]]:
-    from graftsdk.training.labels import read_crop
-
     def read(path: Path) -> npt.NDArray[np.uint8]:
         return whole_values(read_crop(path, spec), spec)
 

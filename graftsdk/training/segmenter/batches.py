@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -14,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from graftsdk.errors import DecodeError, GraftError, InputError
 from graftsdk.preprocess import decode_image
+from graftsdk.training.loader import load_steps
 from graftsdk.training.segmenter.augment import MARGIN, Picture, augmentation, augmented, mask_boxes, paste, shrunk
 from graftsdk.training.segmenter.datasets import AnnotatedImage, ImageSet
 from graftsdk.training.segmenter.losses import Truth
@@ -199,48 +198,6 @@ def _collate(items: list[tuple[torch.Tensor, Truth] | GraftError]) -> Batch | Gr
     return Batch(torch.stack([image for image, _ in good]), tuple(truth for _, truth in good))
 
 
-def _ignore_signals(worker: int) -> None:
-    """Ctrl-C and SIGTERM reach a whole group of processes; the training process alone answers them."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-class _Loader(DataLoader[Any]):
-    """A DataLoader whose workers find OpenCV without threads: a forked child would wait for its parent's for ever."""
-
-    def __iter__(self) -> Any:
-        before = cv2.getNumThreads()
-        cv2.setNumThreads(1)
-        try:
-            return super().__iter__()
-        finally:
-            cv2.setNumThreads(before)
-
-
-class _Steps:
-    """The batches from one step on, as a DataLoader wants them."""
-
-    def __init__(self, order: EpochOrder, first: int, last: int) -> None:
-        self._order, self._first, self._last = order, first, last
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        return self._order.batches(self._first, self._last)
-
-    def __len__(self) -> int:
-        return self._last - self._first
-
-
 def load_batches(images: TrainingImages, order: EpochOrder, first: int, last: int, workers: int) -> DataLoader[Any]:
-    """The batches of steps first..last-1; workers stay at work over the epochs' ends.
-
-    The loader never draws from torch's global generator in a way that weights depend on.
-    """
-    return _Loader(
-        images,
-        batch_sampler=_Steps(order, first, last),
-        num_workers=workers,
-        collate_fn=_collate,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_ignore_signals,
-        generator=torch.Generator().manual_seed(0),
-    )
+    """The batches of steps first..last-1, see `load_steps`."""
+    return load_steps(images, order, first, last, workers, _collate)

@@ -1,4 +1,4 @@
-"""A segmenter at the beginning of its training, and what it is fed and averaged with."""
+"""A segmenter at the beginning of its training, and what it is fed with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from graftsdk.models import Yolact
 from graftsdk.segment.demo import named_segmenter
@@ -17,7 +16,7 @@ from graftsdk.segment.yolact import MEAN, STD
 from graftsdk.text import counted
 from graftsdk.training.segmenter.options import NetworkOptions, SegmenterOptions
 
-__all__ = ["averaged_model", "freeze_norm", "new_optimizer", "new_segmenter", "normalised", "quick_bfloat16"]
+__all__ = ["freeze_norm", "new_optimizer", "new_segmenter", "normalised"]
 
 LIKELY = 0.01
 MOMENTUM = 0.9
@@ -78,19 +77,6 @@ def new_optimizer(model: nn.Module, options: SegmenterOptions) -> torch.optim.Op
     return torch.optim.SGD(model.parameters(), rate, MOMENTUM, weight_decay=decay, foreach=True)
 
 
-def averaged_model(model: nn.Module, decay: float) -> AveragedModel:
-    """The exponential average of the model's parameters and buffers, BatchNorm's statistics among them.
-
-    The decay grows to `decay` as (1 + n) / (10 + n) over n steps, so that random weights are soon forgotten.
-    """
-
-    def update(averaged: Any, current: Any, count: torch.Tensor | int) -> None:
-        steps = int(count)
-        get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(averaged, current, count)  # type: ignore[no-untyped-call]
-
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
-
-
 def freeze_norm(model: nn.Module) -> None:
     """BatchNorm keeps its statistics and its factors, until `model.train()` is called again."""
     for module in model.modules():
@@ -103,8 +89,3 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
     """float32[B, 3, H, W], channels last, as the network wants it, of uint8[B, 3, H, W] RGB."""
     mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
     return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
-def quick_bfloat16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 have units of their own there."""
-    return device.type != "cpu" or bool(torch.cpu._is_amx_tile_supported())
