@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from graftsdk.errors import InputError, MissingDependency
 from graftsdk.plan.documents import HISTOGRAM_BINS
-from graftsdk.training.evaluation.checks import Bools, Floats, checked_binary, checked_logits, checked_scores
+from graftsdk.training.evaluation.checks import Bools, Floats, Integers, checked_binary, checked_logits, checked_scores
 
 __all__ = [
     "BINS",
@@ -40,7 +40,9 @@ def softmax(logits: npt.ArrayLike, temperature: float = 1.0) -> Floats:
 def fit_temperature(logits: npt.ArrayLike, targets: npt.ArrayLike, shift: npt.ArrayLike | None = None) -> float:
     """The temperature T at which softmax((logits + shift) / T) has the least negative log-likelihood.
 
-    In 1/T the likelihood is convex, so the root of its slope is the minimum. Guo et al. 2017 (1706.04599), 4.2.
+    In 1/T it is convex, so the root of its slope is the minimum (Guo et al. 2017, 4.2). An image of a class with n
+    images counts as (n + 1) / (n + 2) of it (Platt 1999, 2.2): on a small split that is never wrong the plain minimum
+    is T = 0, and scores that are all 0 or 1 in float32 order no images any more.
 
     Args:
         logits: float[N, C] on validation data, of a model that did not learn from it.
@@ -48,8 +50,8 @@ def fit_temperature(logits: npt.ArrayLike, targets: npt.ArrayLike, shift: npt.Ar
         shift: float[C], see `prior_shift`; it has to go into the classifier's bias too.
 
     Returns:
-        0.05 to 20; a bound where the minimum lies beyond it (logits that are never wrong, or no better than chance),
-        1.0 where all logits of an image are equal.
+        0.05 to 20; a bound where the minimum lies beyond it, as of logits that are no better than chance; 1.0 where
+        all logits of each image are equal.
 
     Raises:
         InputError: shapes that differ, NaN, targets outside 0..C-1 or all of one class.
@@ -59,15 +61,16 @@ def fit_temperature(logits: npt.ArrayLike, targets: npt.ArrayLike, shift: npt.Ar
         raise InputError(f"a temperature needs images of two or more classes, found class {classes[0]} only")
     if shift is not None:
         found = found + _checked_vector("shift", shift, found.shape[1])
+    truth = _softened(classes, found.shape[1])
     centred = found - found[np.arange(len(classes)), classes][:, None]  # the right class's logit is 0
-
-    def slope(log_inverse: float) -> float:
-        """D NLL / d (1/T): the mean logit under the softmax, less the right class's."""
-        return float((softmax(centred, math.exp(-log_inverse)) * centred).sum(axis=1).mean())
-
-    low, high = -math.log(HOTTEST), -math.log(COLDEST)
     if not centred.any():
         return 1.0
+
+    def slope(log_inverse: float) -> float:
+        """D NLL / d (1/T): the mean logit under the softmax, less that under the truth."""
+        return float(((softmax(centred, math.exp(-log_inverse)) - truth) * centred).sum(axis=1).mean())
+
+    low, high = -math.log(HOTTEST), -math.log(COLDEST)
     if slope(low) >= 0.0:
         return HOTTEST
     if slope(high) <= 0.0:
@@ -77,6 +80,14 @@ def fit_temperature(logits: npt.ArrayLike, targets: npt.ArrayLike, shift: npt.Ar
     except ModuleNotFoundError as error:
         raise MissingDependency(f"evaluation needs {error.name}: pip install 'graftsdk[train]'") from error
     return float(math.exp(-brentq(slope, low, high, xtol=1e-10)))
+
+
+def _softened(targets: Integers, classes: int) -> Floats:
+    """Truth float64[N, C] as Platt has it: (n + 1) / (n + 2) for the class, the rest shared by the others."""
+    rest = 1.0 / (np.bincount(targets, minlength=classes)[targets] + 2.0)
+    truth = np.repeat((rest / (classes - 1))[:, None], classes, axis=1)
+    truth[np.arange(len(targets)), targets] = 1.0 - rest
+    return truth
 
 
 def prior_shift(trained: npt.ArrayLike, true: npt.ArrayLike) -> Floats:

@@ -14,7 +14,7 @@ from graftsdk.text import listed
 from graftsdk.training.evaluation.checks import Bools, Floats, checked_binary
 from graftsdk.training.evaluation.judged import Judged
 from graftsdk.training.evaluation.ranking import Order, auc, enough_identities
-from graftsdk.training.evaluation.resampling import DRAWS, identity_draws, interval
+from graftsdk.training.evaluation.resampling import DRAWS, checked_draws, identity_draws, interval
 
 __all__ = ["AucDelta", "Comparison", "TopRow", "compare", "in_top", "mcnemar", "sign_test", "top_rows"]
 
@@ -165,7 +165,7 @@ def compare(first: Sequence[Judged], second: Sequence[Judged], *, seed: int = 0,
         (Order(truth, left), Order(truth, right)) if enough_identities(truth, own) else None
         for _, _, own, truth, left, right in pairs
     ]
-    differences = np.full((len(pairs), draws), np.nan)
+    differences = np.full((len(pairs), checked_draws(draws)), np.nan)
     done = 0
     for times in identity_draws(len(persons), max(len(own) for own in places), draws, seed):
         part = slice(done, done + len(times))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from graftsdk.errors import MissingDependency
 from graftsdk.training.evaluation.checks import Bools, Floats, Integers, checked_binary, checked_identities
-from graftsdk.training.evaluation.resampling import DRAWS, identity_draws, interval
+from graftsdk.training.evaluation.resampling import DRAWS, checked_draws, identity_draws, interval
 
 __all__ = ["Order", "auc", "auc_interval", "average_precision", "enough_identities", "ranking_draws", "sklearn_metrics"]
 
@@ -80,7 +80,7 @@ def ranking_draws(truth: Bools, scores: Floats, owners: Integers, seed: int, dra
 
     All of them NaN where the positives or the negatives are of fewer than two identities.
     """
-    areas, precisions = np.full(draws, _UNDEFINED), np.full(draws, _UNDEFINED)
+    areas, precisions = np.full(checked_draws(draws), _UNDEFINED), np.full(draws, _UNDEFINED)
     if enough_identities(truth, owners):
         order, done = Order(truth, scores), 0
         for times in identity_draws(int(owners.max()) + 1, len(owners), draws, seed):
