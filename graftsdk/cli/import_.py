@@ -1,9 +1,10 @@
-"""`graftsdk import`: foreign weights as a checkpoint."""
+"""`graftsdk import`: foreign weights as a checkpoint, annotated sets as labels."""
 
 from __future__ import annotations
 
 import argparse
 
+from graftsdk.cli.import_labels import SOURCES, configure_labels, run_labels
 from graftsdk.cli.output import HelpFormatter, print_json
 from graftsdk.text import one_line
 
@@ -13,13 +14,14 @@ __all__ = ["configure", "run"]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = (
-        "Convert foreign weights. The .pth files of torchvision and of the original YOLACT are the only ones that are "
-        "read."
+        "Convert what others made: weights (the .pth files of torchvision and of the original YOLACT are the only ones "
+        "that are read), and fully annotated sets of pedestrians, which become sub-datasets of one label each."
     )
-    parser.epilog = "examples:\n  graftsdk import torchvision --help\n  graftsdk import yolact --help"
+    parser.epilog = "examples:\n  graftsdk import torchvision --help\n  graftsdk import yolact --help\n  graftsdk import peta --help"
     sources = parser.add_subparsers(dest="source", metavar="SOURCE", required=True)
     _configure_torchvision(sources.add_parser("torchvision", help="a state dict of torchvision (.pth): a trunk"))
     _configure_yolact(sources.add_parser("yolact", help="a state dict of the original YOLACT (.pth): a segmenter"))
+    configure_labels(sources)
     parser.set_defaults(run=run)
 
 
@@ -97,7 +99,9 @@ def _configure_yolact(command: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the checkpoint of the source that was named; always 0."""
+    """Write what the source that was named becomes; always 0."""
+    if args.source in SOURCES:
+        return run_labels(args)
     return _run_yolact(args) if args.source == "yolact" else _run_torchvision(args)
 
 

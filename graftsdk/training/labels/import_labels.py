@@ -1,0 +1,183 @@
+"""Sub-datasets of a fully annotated set, written as folders: whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from graftsdk.errors import InputError
+from graftsdk.files import atomic_write
+from graftsdk.text import reason
+from graftsdk.training.interrupts import stop_asked
+from graftsdk.training.labels.annotated import AnnotatedSet
+from graftsdk.training.labels.cutting import CutOptions, Place, cut_labels
+from graftsdk.training.labels.declared import GRAFT_TOML
+from graftsdk.training.labels.identities import write_identities
+from graftsdk.training.labels.questions import Question
+from graftsdk.training.labels.sets import SPLITS
+
+__all__ = ["CARD", "import_labels"]
+
+CARD = "card.json"
+
+
+def import_labels(
+    images: AnnotatedSet,
+    questions: Sequence[Question],
+    target: str | os.PathLike[str],
+    options: CutOptions | None = None,
+    *,
+    licence: str = "not stated",
+    link: bool = False,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Write `<target>/<label>/{train,val,test}/<class>/*`, and give what `card.json` beside them says.
+
+    The card names source, licence, options, questions, images and identities by label, split and class, what was left
+    out, and a SHA-256 over every image's place and bytes. Each label has its `identities.csv`; `graft.toml` holds the
+    order of classes that are not `no` and `yes`. Everything is written beside `target` and renamed at the end.
+
+    Args:
+        images: of a fully annotated set.
+        questions: the labels.
+        target: a new or empty folder.
+        options: how the set is cut; see `cut_labels`.
+        licence: of the images, for the card.
+        link: hard links in place of copies.
+        progress: show a bar.
+
+    Raises:
+        InputError: a target with something in it or that cannot be written, links across file systems, or what
+            `cut_labels` refuses.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; nothing stays behind.
+        OSError: the disk is full or fails; nothing stays behind.
+    """
+    options = CutOptions() if options is None else options
+    folder = Path(target)
+    _check_target(folder)
+    places, notes = cut_labels(images, questions, options)
+    card = _card(images, questions, places, options, licence, notes)
+    with stop_asked() as stop, _staged(folder) as staging:
+        for place in tqdm(places, unit="image", disable=not progress, leave=False):
+            if stop.is_set():
+                raise KeyboardInterrupt
+            copy = staging / questions[place.label].label / _file(images, questions, place)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            _put(images.paths[place.image], copy, link)
+        for index, question in enumerate(questions):
+            rows = [place for place in places if place.label == index]
+            write_identities(
+                staging / question.label,
+                (
+                    (_file(images, questions, row), images.identities[row.image], images.cameras[row.image])
+                    for row in rows
+                ),
+            )
+        declared = "".join(_declaration(question) for question in questions if question.classes != ("no", "yes"))
+        if declared:
+            with atomic_write(staging / GRAFT_TOML) as file:
+                file.write(declared.encode())
+        with atomic_write(staging / CARD) as file:
+            file.write(json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        if stop.is_set():
+            raise KeyboardInterrupt
+    return card
+
+
+def _check_target(folder: Path) -> None:
+    try:
+        if any(folder.iterdir()):
+            raise InputError(f"{folder}: expected a new or empty folder, found something in it; name another")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{folder}: expected a new or empty folder, found: {reason(error)}") from error
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that takes its place when the block ends without an error, and else is removed."""
+    folder = folder.absolute()
+    staging = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
+    except OSError as error:
+        raise InputError(f"{folder}: expected a folder that can be written, found: {reason(error)}") from error
+    try:
+        yield staging
+        staging.rename(folder)  # in place of an empty one too
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _put(source: Path, copy: Path, link: bool) -> None:
+    if not link:
+        shutil.copyfile(source, copy)
+        return
+    try:
+        os.link(source.resolve(), copy)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+        raise InputError(
+            f"{copy}: expected a file system on which {source} can be linked, found: {reason(error)}; copy instead"
+        ) from error
+
+
+def _file(images: AnnotatedSet, questions: Sequence[Question], place: Place) -> str:
+    return f"{place.split}/{questions[place.label].classes[place.target]}/{images.names[place.image]}"
+
+
+def _declaration(question: Question) -> str:
+    """JSON's quoted texts are TOML's."""
+    label, classes = (json.dumps(value, ensure_ascii=False) for value in (question.label, list(question.classes)))
+    return f"[labels.{label}]\nclasses = {classes}\n\n"
+
+
+def _card(
+    images: AnnotatedSet,
+    questions: Sequence[Question],
+    places: Sequence[Place],
+    options: CutOptions,
+    licence: str,
+    notes: tuple[str, ...],
+) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for place in places:
+        name = f"{questions[place.label].label}/{_file(images, questions, place)}\0"
+        digest.update(name.encode("utf-8", "surrogateescape") + place.digest)
+    people: defaultdict[tuple[int, str, int], list[str]] = defaultdict(list)
+    for place in places:
+        people[place.label, place.split, place.target].append(images.identities[place.image])
+    labels: dict[str, Any] = {}
+    for index, question in enumerate(questions):
+        found = {split: [people[index, split, target] for target in range(len(question.classes))] for split in SPLITS}
+        labels[question.label] = {
+            "classes": list(question.classes),
+            "expressions": dict(zip(question.classes, question.expressions, strict=True)),
+            "images": {split: [len(side) for side in sides] for split, sides in found.items()},
+            "identities": {split: [len(set(side)) for side in sides] for split, sides in found.items()},
+        }
+    return {
+        "source": images.source,
+        "licence": licence,
+        "options": asdict(options) | {"split": "by identity" if images.splits is None else "the set's own"},
+        "images_in_source": len(images),
+        "labels": labels,
+        "notes": list(notes),
+        "digest": digest.hexdigest(),
+    }
