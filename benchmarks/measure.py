@@ -34,8 +34,16 @@ class Times:
         return statistics.median(self.all)
 
 
-def interleave(cases: Mapping[str, Callable[[], object]], rounds: int, pause: float = PAUSE) -> dict[str, Times]:
-    """Times of each case over `rounds` rounds, after one untimed call of each; `pause` seconds before each call."""
+def interleave(
+    cases: Mapping[str, Callable[[], object]],
+    rounds: int,
+    pause: float = PAUSE,
+    before: Callable[[], object] | None = None,
+) -> dict[str, Times]:
+    """Times of each case over `rounds` rounds, after one untimed call of each; `pause` seconds before each call.
+
+    `before` is called right before each case, untimed: what comes before it in use.
+    """
     found: dict[str, list[float]] = {name: [] for name in cases}
     for run in cases.values():
         run()
@@ -45,6 +53,8 @@ def interleave(cases: Mapping[str, Callable[[], object]], rounds: int, pause: fl
         shuffle(order)
         for name in order:
             time.sleep(pause)
+            if before is not None:
+                before()
             started = time.perf_counter()
             cases[name]()
             found[name].append(time.perf_counter() - started)

@@ -20,6 +20,27 @@ Taps taps_at(int64_t pixel, double low, double high, int64_t cells) {
   return bilinear_taps((centre - low) / (high - low) * static_cast<double>(cells) - 0.5, cells);
 }
 
+double float_cell(const uint8_t* from) {
+  float narrow = 0.0f;
+  std::memcpy(&narrow, from, sizeof narrow);  // arrays may be unaligned
+  return static_cast<double>(narrow);
+}
+
+double cell(const BoxMask& mask, int64_t row, int64_t column) {
+  const uint8_t* from = mask.data + row * mask.row_stride + column * mask.column_stride;
+  return mask.is_float ? float_cell(from) : static_cast<double>(*from != 0);
+}
+
+/// Whether a pixel inside the extent lies between four cells that are all covered.
+bool surely_covered(const BoxMask& mask, int64_t x, int64_t y) {
+  const float* extent = mask.extent;
+  if (!centre_inside(x, extent[0], extent[2]) || !centre_inside(y, extent[1], extent[3])) return false;
+  const Taps across = taps_at(x, extent[0], extent[2], mask.width);
+  const Taps down = taps_at(y, extent[1], extent[3], mask.height);
+  return cell(mask, down.lower, across.lower) > 0.5 && cell(mask, down.lower, across.upper) > 0.5 &&
+         cell(mask, down.upper, across.lower) > 0.5 && cell(mask, down.upper, across.upper) > 0.5;
+}
+
 }  // namespace
 
 void BoxMaskRows::start(const BoxMask& mask, const Window& window) {
@@ -52,9 +73,7 @@ void BoxMaskRows::read_cells(int64_t row, std::vector<double>& into) const {
   const uint8_t* from = mask_.data + row * mask_.row_stride + first_cell_ * mask_.column_stride;
   if (mask_.is_float) {
     for (double& value : into) {
-      float narrow = 0.0f;
-      std::memcpy(&narrow, from, sizeof narrow);  // arrays may be unaligned
-      value = static_cast<double>(narrow);
+      value = float_cell(from);
       from += mask_.column_stride;
     }
   } else {
@@ -137,7 +156,8 @@ bool covers_a_pixel(const BoxMask& mask, int64_t height, int64_t width) {
                       pixel(std::floor(static_cast<double>(mask.extent[1])), height),
                       pixel(std::ceil(static_cast<double>(mask.extent[2])), width),
                       pixel(std::ceil(static_cast<double>(mask.extent[3])), height)};
-  if (window.x0 >= window.x1) return false;
+  if (window.x0 >= window.x1 || window.y0 >= window.y1) return false;
+  if (surely_covered(mask, (window.x0 + window.x1) / 2, (window.y0 + window.y1) / 2)) return true;  // nearly always
   BoxMaskRows rows;
   rows.start(mask, window);
   for (int64_t y = window.y0; y < window.y1; ++y) {
