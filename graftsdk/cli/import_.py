@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Convert what others made: weights (the .pth files of torchvision and of the original YOLACT are the only ones "
         "that are read), and fully annotated sets of pedestrians, which become sub-datasets of one label each."
     )
-    parser.epilog = "examples:\n  graftsdk import torchvision --help\n  graftsdk import yolact --help\n  graftsdk import peta --help"
+    parser.epilog = "examples:\n  graftsdk import yolact --help\n  graftsdk import peta --help"
     sources = parser.add_subparsers(dest="source", metavar="SOURCE", required=True)
     _configure_torchvision(sources.add_parser("torchvision", help="a state dict of torchvision (.pth): a trunk"))
     _configure_yolact(sources.add_parser("yolact", help="a state dict of the original YOLACT (.pth): a segmenter"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 
@@ -32,9 +32,10 @@ def check_leaks(*sets: LabelSet) -> None:
             identity = min(both)
             found = f"{counted(len(both), 'identity', 'identities')}, the first {identity!r}"
             _refuse(first, second, found, homes[identity], both[identity])
-    files = {split: dict.fromkeys(image.path for image in images[split]) for split in SPLITS}
+    sizes = {split: _sizes(image.path for image in images[split]) for split in SPLITS}
+    digests: dict[Path, bytes] = {}
     for first, second in combinations(SPLITS, 2):
-        same = _same_bytes(list(files[first]), list(files[second]))
+        same = _same_bytes(sizes[first], sizes[second], digests)
         if same:
             _refuse(first, second, f"{counted(len(same), 'image')} with the same bytes, the first", *same[0])
 
@@ -48,19 +49,24 @@ def file_digest(path: Path) -> bytes:
         raise InputError(f"{path}: expected a readable file, found: {reason(error)}") from error
 
 
-def _same_bytes(first: list[Path], second: list[Path]) -> list[tuple[Path, Path]]:
-    """(of the first, of the second), sorted."""
-    sizes = [{path.stat().st_size for path in side} for side in (first, second)]
-    both = sizes[0] & sizes[1]
-    known: dict[bytes, Path] = {}
-    for path in first:
-        if path.stat().st_size in both:
-            known.setdefault(file_digest(path), path)
-    found: defaultdict[Path, list[Path]] = defaultdict(list)
-    for path in second if known else ():
-        if path.stat().st_size in both and (twin := known.get(file_digest(path))) is not None:
-            found[twin].append(path)
-    return sorted((twin, path) for twin, paths in found.items() for path in paths)
+def _sizes(paths: Iterable[Path]) -> dict[Path, int]:
+    try:
+        return {path: path.stat().st_size for path in paths}
+    except OSError as error:
+        raise InputError(f"{error.filename}: expected a readable file, found: {reason(error)}") from error
+
+
+def _same_bytes(first: dict[Path, int], second: dict[Path, int], digests: dict[Path, bytes]) -> list[tuple[Path, Path]]:
+    """(of the first, of the second), sorted. `digests` are those that were needed so far."""
+    both = set(first.values()) & set(second.values())
+
+    def alike(sizes: dict[Path, int]) -> Iterator[tuple[bytes, Path]]:
+        for path, size in sizes.items():
+            if size in both:
+                yield digests.get(path) or digests.setdefault(path, file_digest(path)), path
+
+    known = dict(alike(first))
+    return sorted((known[digest], path) for digest, path in alike(second) if digest in known)
 
 
 def _refuse(first: str, second: str, found: str, one: Path, other: Path) -> None:
