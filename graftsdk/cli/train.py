@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from graftsdk.cli.output import HelpFormatter, print_json
+from graftsdk.cli.train_branch import add_parser as add_branch
 from graftsdk.text import one_line
 
 __all__ = ["configure", "run"]
@@ -27,7 +28,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = "Train a network on annotated images. Needs the extra [train]."
-    parser.epilog = "example:\n  graftsdk train segmenter --help"
+    parser.epilog = "examples:\n  graftsdk train segmenter --help\n  graftsdk train branch --help"
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     command = kinds.add_parser(
         "segmenter",
@@ -43,7 +44,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_length(command)
     _add_network(command)
     _add_learning(command)
-    parser.set_defaults(run=run)
+    command.set_defaults(run=run)
+    add_branch(kinds)
 
 
 def _add_data(command: argparse.ArgumentParser) -> None:
