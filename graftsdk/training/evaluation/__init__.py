@@ -22,6 +22,7 @@ from graftsdk.training.evaluation.comparison import (
 from graftsdk.training.evaluation.counts import Counts
 from graftsdk.training.evaluation.fitted import Fitted, fit
 from graftsdk.training.evaluation.judged import Judged, confusion, decided, thresholds_of
+from graftsdk.training.evaluation.plots import plot_label, plot_roc_curves
 from graftsdk.training.evaluation.ranking import auc, auc_interval, average_precision
 from graftsdk.training.evaluation.report import (
     comparison_markdown,
@@ -33,6 +34,7 @@ from graftsdk.training.evaluation.report import (
 )
 from graftsdk.training.evaluation.tables import LabelRow, Summary, camera_rows, label_rows, summary
 from graftsdk.training.evaluation.thresholds import RULES, choose_threshold, parse_rule
+from graftsdk.training.evaluation.written import evaluation_text, write_evaluation
 
 __all__ = [
     "RULES",
@@ -57,6 +59,7 @@ __all__ = [
     "confusion",
     "confusion_markdown",
     "decided",
+    "evaluation_text",
     "fit",
     "fit_temperature",
     "histogram",
@@ -64,6 +67,8 @@ __all__ = [
     "markdown",
     "mcnemar",
     "parse_rule",
+    "plot_label",
+    "plot_roc_curves",
     "prior_shift",
     "reliability",
     "sign_test",
@@ -73,5 +78,6 @@ __all__ = [
     "top_markdown",
     "top_rows",
     "write_csv",
+    "write_evaluation",
     "write_markdown",
 ]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn import metrics
+from training.evaluation.paper_tables import TABLE_2
 
 from graftsdk import Attribute
 from graftsdk.errors import InputError
@@ -23,10 +22,6 @@ from graftsdk.training.evaluation import (
     thresholds_of,
 )
 
-_SPEC = importlib.util.spec_from_file_location("paper_tables", Path(__file__).with_name("paper_tables.py"))
-paper_tables = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(paper_tables)
-TABLE_2 = paper_tables.TABLE_2
 PRINTED = ("accuracy", "precision", "recall", "fpr")
 GENDER = ("other", "female", "male")
 
