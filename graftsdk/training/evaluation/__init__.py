@@ -10,16 +10,9 @@ from graftsdk.training.evaluation.calibration import (
     reliability,
     softmax,
 )
-from graftsdk.training.evaluation.comparison import (
-    AucDelta,
-    Comparison,
-    TopRow,
-    compare,
-    mcnemar,
-    sign_test,
-    top_rows,
-)
+from graftsdk.training.evaluation.comparison import Comparison, Delta, compare
 from graftsdk.training.evaluation.counts import Counts
+from graftsdk.training.evaluation.exact_tests import mcnemar, sign_test
 from graftsdk.training.evaluation.fitted import Fitted, fit
 from graftsdk.training.evaluation.judged import Judged, confusion, decided, thresholds_of
 from graftsdk.training.evaluation.plots import plot_label, plot_roc_curves
@@ -34,13 +27,14 @@ from graftsdk.training.evaluation.report import (
 )
 from graftsdk.training.evaluation.tables import LabelRow, Summary, camera_rows, label_rows, summary
 from graftsdk.training.evaluation.thresholds import RULES, choose_threshold, parse_rule
+from graftsdk.training.evaluation.top import TopRow, top_rows
 from graftsdk.training.evaluation.written import evaluation_text, write_evaluation
 
 __all__ = [
     "RULES",
-    "AucDelta",
     "Comparison",
     "Counts",
+    "Delta",
     "Fitted",
     "Judged",
     "LabelRow",

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graftsdk.training.evaluation.checks import Bools
+from graftsdk.training.evaluation.checks import Bools, Integers
+from graftsdk.training.evaluation.resampling import identity_draws
 
-__all__ = ["Counts"]
+__all__ = ["Counts", "count_draws"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,15 @@ class Counts:
         left = self.false_negatives + self.true_negatives
         agree = self.true_positives * self.true_negatives - self.false_positives * self.false_negatives
         return _ratio(agree, math.sqrt(self.positives * self.negatives * chosen * left))
+
+
+def count_draws(truth: Bools, chosen: Bools, owners: Integers, seed: int, draws: int) -> tuple[Counts, ...]:
+    """The counts in each draw over identities, for intervals of any figure of theirs."""
+    kinds = np.where(truth, np.where(chosen, 0, 2), np.where(chosen, 1, 3))  # in the order of the fields
+    identities = int(owners.max()) + 1
+    each = np.bincount(owners * 4 + kinds, minlength=4 * identities).reshape(identities, 4)
+    parts = identity_draws(identities, identities, draws, seed)
+    return tuple(Counts(*row) for times in parts for row in (times @ each).tolist())
 
 
 def _ratio(part: float, whole: float) -> float:

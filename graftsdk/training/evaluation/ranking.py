@@ -117,10 +117,7 @@ class Order:
 
     def weighted(self, weights: Floats) -> tuple[Floats, Floats]:
         """AUC float64[D] and average precision float64[D] under weights float64[D, N]; NaN without both classes."""
-        ordered = weights[:, self._order]
-        own = ordered[:, self._hits]  # [D, P]
-        chosen = _counted(ordered)
-        hits = _counted(own)
+        own, chosen, hits = self._sums(weights)
         chosen_end, hits_end = chosen[:, self._end + 1], hits[:, self._hits_end]
         false = chosen_end - hits_end  # negatives at or above each positive
         above = chosen[:, self._start + 1] - hits[:, self._hits_start]
@@ -131,6 +128,25 @@ class Order:
             average = (own * precision).sum(axis=1) / positives
         both = (positives > 0) & (negatives > 0)
         return np.where(both, areas, _UNDEFINED), np.where(both, average, _UNDEFINED)
+
+    def fpr_at_recall(self, weights: Floats, recall: float) -> Floats:
+        """The least false-positive rate at which the recall is reached, float64[D]; NaN without both classes."""
+        if not len(self._hits):
+            return np.full(len(weights), _UNDEFINED)
+        _, chosen, hits = self._sums(weights)
+        hits_end = hits[:, self._hits_end]
+        positives, negatives = hits[:, -1], chosen[:, -1] - hits[:, -1]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            first = np.argmax(hits_end / positives[:, None] >= recall, axis=1)  # descending scores: the first is least
+            rows = np.arange(len(weights))
+            rates = (chosen[rows, self._end[first] + 1] - hits_end[rows, first]) / negatives
+        return np.where((positives > 0) & (negatives > 0), rates, _UNDEFINED)
+
+    def _sums(self, weights: Floats) -> tuple[Floats, Floats, Floats]:
+        """Weights of the positives [D, P]; weight of the first 0, 1, .. images [D, N + 1] and positives [D, P + 1]."""
+        ordered = weights[:, self._order]
+        own = ordered[:, self._hits]
+        return own, _counted(ordered), _counted(own)
 
 
 def _counted(weights: Floats) -> Floats:

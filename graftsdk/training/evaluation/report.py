@@ -12,9 +12,10 @@ from pathlib import Path
 from graftsdk.files import atomic_write
 from graftsdk.text import counted, one_line
 from graftsdk.training.evaluation.checks import Integers
-from graftsdk.training.evaluation.comparison import Comparison, TopRow
+from graftsdk.training.evaluation.comparison import Comparison
 from graftsdk.training.evaluation.judged import title
 from graftsdk.training.evaluation.tables import LabelRow, summary
+from graftsdk.training.evaluation.top import TopRow
 
 __all__ = [
     "comparison_markdown",
@@ -90,7 +91,7 @@ def top_markdown(rows: Sequence[TopRow]) -> str:
 
 
 def comparison_markdown(comparison: Comparison, first: str, second: str) -> str:
-    """Delta AUC of each label with its interval, the mean's, and the sign test.
+    """The difference of each label with its interval, the mean's, and the sign test.
 
     Args:
         first, second: what the arms are called.
@@ -104,8 +105,9 @@ def comparison_markdown(comparison: Comparison, first: str, second: str) -> str:
         ]
         for row in comparison.rows
     ]
+    figure = comparison.figure.upper()
     lines.append(["mean", "", "", _bounded(comparison.mean, comparison.low, comparison.high, sign="+")])
-    text = _table(["Label", f"AUC, {_cell(first)}", f"AUC, {_cell(second)}", "Difference [95%]"], lines)
+    text = _table(["Label", f"{figure}, {_cell(first)}", f"{figure}, {_cell(second)}", "Difference [95%]"], lines)
     ties = f", {comparison.ties} equal" if comparison.ties else ""
     return (
         f"{text}\n{_cell(second)} is better in {comparison.wins}, worse in {comparison.losses}{ties}: "

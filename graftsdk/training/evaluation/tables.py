@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from graftsdk.training.evaluation.calibration import brier, calibration_error
-from graftsdk.training.evaluation.checks import checked_identities
-from graftsdk.training.evaluation.counts import Counts
+from graftsdk.training.evaluation.checks import Bools, Integers, checked_identities
+from graftsdk.training.evaluation.counts import Counts, count_draws
 from graftsdk.training.evaluation.judged import Judged, thresholds_of
-from graftsdk.training.evaluation.ranking import auc, average_precision, ranking_draws
+from graftsdk.training.evaluation.ranking import auc, average_precision, enough_identities, ranking_draws
 from graftsdk.training.evaluation.resampling import DRAWS, interval
 
 __all__ = ["LabelRow", "Summary", "camera_rows", "label_rows", "summary"]
+
+
+_BOUNDED = ("accuracy", "precision", "recall", "fpr", "f1")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class LabelRow:
         label, name: the question and the class. camera: "" where the row is of all cameras.
         threshold: the class holds where score >= threshold; NaN: it has none, and `counts` is None.
         images, positives, identities: support.
-        counts: decisions at the threshold.
+        counts: decisions at the threshold. bounds: name of a figure of theirs -> its 95% interval over identities.
         auc, ap: with `_low` and `_high`, the 95% interval over identities.
         ece, brier: calibration.
     """
@@ -47,6 +50,7 @@ class LabelRow:
     ap_high: float
     ece: float
     brier: float
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def figures(self) -> dict[str, float]:
         """Every number of the row by its name, in the order of Table 2, then the rest."""
@@ -57,6 +61,8 @@ class LabelRow:
             **{name: math.nan if self.counts is None else getattr(self.counts, name) for name in at},
             **{name: getattr(self, name) for name in ranks},
             **{name: getattr(self, name) for name in ("images", "positives", "identities")},
+            **{f"{name}_low": self.bounds.get(name, (math.nan,))[0] for name in _BOUNDED},
+            **{f"{name}_high": self.bounds.get(name, (math.nan,))[-1] for name in _BOUNDED},
         }
 
 
@@ -78,6 +84,7 @@ def label_rows(
     rows = []
     for name in judged.judged_classes:
         truth, scores = judged.one(name)
+        chosen = scores >= found[name] if name in found else None
         areas, precisions = ranking_draws(truth, scores, owners, seed, draws)
         (auc_low, auc_high), (ap_low, ap_high) = interval(areas), interval(precisions)
         rows.append(
@@ -89,7 +96,7 @@ def label_rows(
                 images=len(judged),
                 positives=int(truth.sum()),
                 identities=int(owners.max()) + 1,
-                counts=Counts.of(truth, scores >= found[name]) if name in found else None,
+                counts=Counts.of(truth, chosen) if chosen is not None else None,
                 auc=auc(truth, scores),
                 auc_low=auc_low,
                 auc_high=auc_high,
@@ -98,9 +105,18 @@ def label_rows(
                 ap_high=ap_high,
                 ece=calibration_error(truth, scores),
                 brier=brier(truth, scores),
+                bounds=_bounds(truth, chosen, owners, seed, draws) if chosen is not None else {},
             )
         )
     return tuple(rows)
+
+
+def _bounds(truth: Bools, chosen: Bools, owners: Integers, seed: int, draws: int) -> dict[str, tuple[float, float]]:
+    """Intervals of figures at a threshold; none where positives or negatives are of fewer than two identities."""
+    if not enough_identities(truth, owners):
+        return {}
+    drawn = count_draws(truth, chosen, owners, seed, draws)
+    return {name: interval(np.array([getattr(counts, name) for counts in drawn])) for name in _BOUNDED}
 
 
 def camera_rows(

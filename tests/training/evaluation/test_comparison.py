@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from graftsdk.errors import InputError
-from graftsdk.training.evaluation import Judged, compare, mcnemar, sign_test, top_rows
+from graftsdk.training.evaluation import (
+    Counts,
+    Judged,
+    average_precision,
+    choose_threshold,
+    compare,
+    mcnemar,
+    sign_test,
+    top_rows,
+)
 from graftsdk.training.evaluation.resampling import identity_draws
 
 
@@ -121,6 +130,40 @@ def test_compare_against_a_slow_bootstrap() -> None:
     assert (found.wins, found.losses, found.ties, found.p) == (2, 0, 0, 0.5)
 
 
+@pytest.mark.parametrize("recall", [0.5, 0.8, 0.9, 1.0])
+def test_fpr_at_a_recall_is_that_of_the_rule(recall: float) -> None:
+    first, second = arm("a", 0.5, 0), arm("a", 1.5, 0)
+    found = compare([first], [second], figure=f"fpr@{recall}", draws=60, seed=1)
+    for judged, rate in ((first, found.rows[0].first), (second, found.rows[0].second)):
+        truth, scores = judged.one("yes")
+        assert rate == Counts.of(truth, scores >= choose_threshold(truth, scores, f"recall>={recall}")).fpr
+    assert found.rows[0].delta < 0 and (found.wins, found.losses) == (1, 0)  # fewer false positives: better
+    names = sorted(set(first.identities))
+    deltas = []
+    for times in np.concatenate(list(identity_draws(len(names), 150, 60, seed=1))):
+        images = [i for i, name in enumerate(first.identities) for _ in range(int(times[names.index(name)]))]
+        rates = []
+        for judged in (first, second):
+            truth, scores = (values[images] for values in judged.one("yes"))
+            reached = [np.mean(scores[~truth] >= t) for t in scores[truth] if np.mean(scores[truth] >= t) >= recall]
+            rates.append(min(reached))
+        deltas.append(rates[1] - rates[0])
+    assert (found.rows[0].low, found.rows[0].high) == pytest.approx(tuple(np.quantile(deltas, [0.025, 0.975])))
+
+
+def test_average_precision_can_be_compared() -> None:
+    first, second = arm("a", 0.5, 0), arm("a", 1.5, 0)
+    found = compare([first], [second], figure="ap", draws=0)
+    assert found.rows[0].first == pytest.approx(average_precision(*first.one("yes")))
+    assert found.rows[0].second == pytest.approx(average_precision(*second.one("yes"))) and found.wins == 1
+
+
+@pytest.mark.parametrize("figure", ["", "AUC", "f1", "fpr", "fpr@", "fpr@0", "fpr@1.1", "fpr@-1", "fpr@nan"])
+def test_refused_figures(figure: str) -> None:
+    with pytest.raises(InputError, match="expected 'auc'"):
+        compare([arm("a", 1.0, 0)], [arm("a", 1.0, 0)], figure=figure)
+
+
 def test_an_arm_against_itself_differs_by_nothing() -> None:
     arms = [arm("a", 1.0, 0), arm("b", 1.0, 1)]
     found = compare(arms, arms, draws=50)
@@ -133,13 +176,14 @@ def test_three_classes_have_three_rows(rng: np.random.Generator) -> None:
     assert [row.name for row in compare([one], [two], draws=10).rows] == ["a", "b", "c"]
 
 
-def test_label_of_one_class_takes_no_part() -> None:
+@pytest.mark.parametrize("figure", ["auc", "ap", "fpr@0.9"])
+def test_label_of_one_class_takes_no_part(figure: str) -> None:
     whole, part = arm("a", 1.0, 0), arm("b", 1.0, 1)
     part = part.take(part.targets == 0)
-    found = compare([whole, part], [arm("a", 2.0, 0), part], draws=50)
+    found = compare([whole, part], [arm("a", 2.0, 0), part], figure=figure, draws=50)
     assert math.isnan(found.rows[1].delta) and math.isnan(found.rows[1].low)
     assert found.mean == found.rows[0].delta and (found.low, found.high) == (found.rows[0].low, found.rows[0].high)
-    alone = compare([part], [part], draws=50)
+    alone = compare([part], [part], figure=figure, draws=50)
     assert math.isnan(alone.mean) and math.isnan(alone.low) and alone.p == 1.0
 
 
