@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-__all__ = ["StepOrder", "load_steps"]
+__all__ = ["StepOrder", "iterating", "load_steps"]
 
 
 class StepOrder(Protocol):
@@ -77,6 +78,22 @@ def load_steps(
         worker_init_fn=_ignore_signals,
         generator=torch.Generator().manual_seed(0),
     )
+
+
+@contextmanager
+def iterating(loader: Iterable[Any]) -> Iterator[Iterator[Any]]:
+    """The loader's batches, for a `with` block at whose end the workers end.
+
+    Torch ends them when the iterator goes, and that may be never: an exception that was caught somewhere below keeps
+    the caller's frame. The process would then wait at its own end for workers that do not answer SIGTERM.
+    """
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        end = getattr(batches, "_shutdown_workers", None)  # of a loader with workers; torch has no public name for it
+        if end is not None:
+            end()
 
 
 def _unchanged(batch: Any) -> Any:

@@ -25,6 +25,7 @@ from graftsdk.files import check_target
 from graftsdk.training.averages import averaged_model
 from graftsdk.training.curve import CurveKind, check_plot, curve_path, plot_curve, write_curve
 from graftsdk.training.learning_rate import Length, Schedule, rate
+from graftsdk.training.loader import iterating
 from graftsdk.training.meter import Meter
 from graftsdk.training.training_state import Progress, read_state, restore, state_path, write_state
 
@@ -179,8 +180,10 @@ class TrainingRun(ABC):
         started, before, saved = time.monotonic(), progress.seconds, time.monotonic()
         loader = self._load(progress.step, last)
         total = self._length.steps
-        with tqdm(total=total, initial=progress.step, unit="step", disable=not bar, dynamic_ncols=True) as line:
-            batches = iter(loader)
+        with (
+            tqdm(total=total, initial=progress.step, unit="step", disable=not bar, dynamic_ncols=True) as line,
+            iterating(loader) as batches,
+        ):
             while not self._over():
                 if self._evaluation_due():  # at the beginning too: it may have been stopped just before one
                     self._judge()

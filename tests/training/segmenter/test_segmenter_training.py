@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -69,6 +70,21 @@ def test_what_lies_there_afterwards(whole, discs):
     progress, _, averaged, _ = read_state(state_path(whole))
     assert progress.finished and progress.step == averaged == 8
     assert not [name for name in os.listdir(whole.parent) if name.endswith(".tmp")]
+
+
+def test_no_worker_outlives_it(discs, tmp_path, monkeypatch):
+    """Whoever keeps a frame of it, as a caught exception does: at the process's end it would be waited for for ever."""
+    from graftsdk.training.segmenter.train import _Run
+
+    kept, losses = [], _Run._losses
+
+    def keeping(self, batch):
+        kept.append(sys._getframe())
+        return losses(self, batch)
+
+    monkeypatch.setattr(_Run, "_losses", keeping)
+    train(discs, tmp_path / "x.safetensors", replace(OPTIONS, steps=2, workers=1))
+    assert len(kept) == 2 and not multiprocessing.active_children()
 
 
 def test_it_learns(discs, tmp_path):
