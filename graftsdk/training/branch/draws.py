@@ -24,7 +24,8 @@ def true_shares(targets: _Integers, classes: int) -> _Floats:
     counts = np.bincount(targets, minlength=classes)
     if len(counts) > classes or counts.min() == 0:
         raise InputError(f"targets: expected images of each of {classes} classes, found {counts.tolist()} of them")
-    return counts / counts.sum()
+    shares: _Floats = counts / counts.sum()
+    return shares
 
 
 def shares_drawn(targets: _Integers, classes: int, balance: Balance) -> _Floats:

@@ -81,7 +81,7 @@ class StoredFeatures:
     """Features in memory-mapped files; what is drawn is read, nothing else."""
 
     def __init__(self, maps: Sequence[npt.NDArray[Any]]) -> None:
-        """Args: maps: one array [N, C, H, W] a view, float16 or float32."""
+        """Args: maps: one array [N, H, W, C] a view, float16 or float32."""
         self.views = len(maps)
         self._maps = tuple(maps)
 
@@ -94,11 +94,11 @@ class StoredFeatures:
         return sum(array.nbytes for array in self._maps)
 
     def take(self, indices: _Indices, views: _Indices) -> torch.Tensor:
-        """float32[n, C, H, W]: image indices[i] in view views[i]."""
+        """float32[n, C, H, W], channels last: image indices[i] in view views[i]."""
         taken = np.empty((len(indices), *self._maps[0].shape[1:]), np.float32)
         for row, (index, view) in enumerate(zip(indices, views, strict=True)):
             taken[row] = self._maps[view][index]
-        return torch.from_numpy(taken)
+        return torch.from_numpy(taken).permute(0, 3, 1, 2)
 
 
 class LiveFeatures:
@@ -177,7 +177,7 @@ def store_features(
     paths = {
         (tap, view): feature_path(folder, trunk, tap, crops, view, precision) for tap in taps for view in range(views)
     }
-    shapes = {tap: (len(crops), *trunk.tap_shape(tap)) for tap in taps}
+    shapes = {tap: _shape(trunk, tap, crops) for tap in taps}
     found = {key: _open(path, shapes[key[0]], precision) for key, path in paths.items()}
     missing = [key for key, array in found.items() if array is None]
     size = np.dtype(precision).itemsize
@@ -217,10 +217,8 @@ def _write(
     with ExitStack() as stack:
         files = [stack.enter_context(atomic_write(path)) for path in paths]
         for tap, file in zip(taps, files, strict=True):
-            shape = (len(crops), *trunk.tap_shape(tap))
-            np.lib.format.write_array_header_1_0(
-                file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-            )
+            descr, shape = np.lib.format.dtype_to_descr(dtype), _shape(trunk, tap, crops)
+            np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
         for start in range(0, len(crops), batch):
             if stop is not None and stop.is_set():
                 raise KeyboardInterrupt
@@ -228,7 +226,7 @@ def _write(
             outputs = _through(trunk, crops.take(indices, view), taps)
             for tap, file, output in zip(taps, files, outputs, strict=True):
                 with np.errstate(over="ignore"):
-                    array = output.cpu().numpy().astype(dtype)
+                    array = output.permute(0, 2, 3, 1).cpu().numpy().astype(dtype)
                 if not np.isfinite(array).all():
                     raise NonFiniteOutput(
                         f"features of tap {tap}: expected finite values within {precision}'s range, found others in "
@@ -259,6 +257,12 @@ def _through(trunk: Trunk, crops: torch.Tensor, taps: Sequence[int]) -> tuple[to
             if tap < max(taps):
                 x = trunk.blocks[tap](x)
     return tuple(outputs[tap] for tap in taps)
+
+
+def _shape(trunk: Trunk, tap: int, crops: Crops) -> tuple[int, int, int, int]:
+    """Of a file: channels last, as convolutions of few cells are faster on a CPU (1.7 times in a step)."""
+    channels, height, width = trunk.tap_shape(tap)
+    return len(crops), height, width, channels
 
 
 def _open(path: Path, shape: tuple[int, ...], precision: Precision) -> npt.NDArray[Any] | None:

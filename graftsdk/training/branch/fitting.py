@@ -100,7 +100,7 @@ def fit_branch(
     shift = share_shift(train.targets, classes, options)
     draws = Draws(train.targets, classes, train.features.views, options.batch, options.balance, options.seed)
     best = {name: tensor.clone() for name, tensor in branch.state_dict().items()}
-    branch.to(device)
+    branch.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(branch, options)
     averaged = averaged_model(branch, options.ema) if options.ema else None
     last, late = options.epochs * draws.steps, 0
@@ -128,7 +128,7 @@ def fit_branch(
                 judged = branch if averaged is None else averaged.module
                 found = mean_auc(val.targets, branch_logits(judged, val.features, stop))
                 fit.epochs = epoch
-                fit.curve += ({"epoch": float(epoch), "loss": losses / draws.steps, "val_auc": found},)
+                fit.curve = (*fit.curve, {"epoch": float(epoch), "loss": losses / draws.steps, "val_auc": found})
                 late = 0 if found > fit.auc else late + 1
                 if found >= fit.auc:  # of equals the last, whose weights have settled and are better calibrated
                     fit.auc, fit.best_epoch = found, epoch
@@ -137,10 +137,10 @@ def fit_branch(
                 if options.patience is not None and late >= options.patience:
                     break
     finally:
-        branch.cpu().eval()
+        branch.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
         branch.load_state_dict(best)
         with torch.no_grad():
-            branch.classifier.bias += torch.from_numpy(shift).float()
+            branch.classifier.bias.add_(torch.from_numpy(shift).float())
     return fit
 
 
@@ -190,7 +190,7 @@ def _optimizer(branch: Branch, options: BranchOptions) -> torch.optim.Optimizer:
         ],
         lr=options.learning_rate,
         betas=BETAS,
-        foreach=True,
+        fused=True,  # half the time of the others on a CPU
     )
 
 

@@ -53,7 +53,7 @@ def figures_on_test(branch: Branch, logits: _Floats, targets: _Integers, identit
     judged = Judged.from_logits(
         branch.label, branch.classes, targets, logits, identities, temperature=branch.temperature
     )
-    found = {}
+    found: dict[str, float] = {}
     for row in label_rows(judged, branch.thresholds):
         before = "test." if len(branch.classes) == 2 else f"test.{row.name}."
         figures = row.figures()

@@ -26,9 +26,10 @@ from graftsdk.training.branch.search import Tried, candidates, chosen, enough, n
 from graftsdk.training.branch.views import CropViews
 from graftsdk.training.compute import torch_threads
 from graftsdk.training.crops.augment import Augmentation
-from graftsdk.training.crops.packed import SPLITS, PackedCrops, pack_crops
+from graftsdk.training.crops.packed import PackedCrops, pack_crops
 from graftsdk.training.interrupts import stop_asked
 from graftsdk.training.labels import LabelSet, check_leaks, open_label
+from graftsdk.training.labels.sets import SPLITS
 
 __all__ = ["BranchReport", "train_branch"]
 
