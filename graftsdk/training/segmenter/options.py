@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from graftsdk.arguments import whole_number
-from graftsdk.errors import InputError
-from graftsdk.text import listed
+from graftsdk.training.option_checks import check_options, lasting_options
 
 __all__ = ["YOLACT_PRESET", "NetworkOptions", "SegmenterOptions"]
 
@@ -103,28 +101,7 @@ class SegmenterOptions:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        whole_number("batch", self.batch, 1, 4096)
-        whole_number("seed", self.seed, 0, 2**31 - 1)
-        whole_number("workers", self.workers, 0, 256)
-        whole_number("warmup", self.warmup, 0, 10**7)
-        whole_number("eval_images", self.eval_images, 1, 10**7)
-        if self.steps is not None:
-            whole_number("steps", self.steps, 1, 10**9)
-        if self.threads is not None:
-            whole_number("threads", self.threads, 1, 1024)
-        if self.steps is None and self.epochs is None and self.minutes is None:
-            raise InputError("length of training: expected steps, epochs or minutes, found none of them")
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, (int, float)) and low <= value <= high):
-                raise InputError(f"{name}: expected a number from {low:g} to {high:g}, found {value!r:.80}")
-        if self.device == "cuda" and not _cuda_works():
-            raise InputError("device: expected one that works here, found 'cuda' and no GPU that torch can use")
-        for name, allowed in _CHOICES:
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"{name}: expected one of {listed(filter(None, allowed))}, found {getattr(self, name)!r:.80}"
-                )
+        check_options(self, _WHOLE, _RANGES, _CHOICES)
 
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """(height, width) that batches are drawn at; the network's input first."""
@@ -137,38 +114,38 @@ class SegmenterOptions:
 
     def lasting(self) -> dict[str, Any]:
         """What a resumed run must not change, as JSON types: weights would differ from those of one whole run."""
-        values = asdict(self)
-        for name in _FREE:
-            del values[name]
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return lasting_options(self, _FREE)
 
 
-_RANGES: Sequence[tuple[str, float, float]] = (
-    ("epochs", 1e-6, 1e6),
-    ("minutes", 1e-4, 1e6),
-    ("learning_rate", 1e-9, 100.0),
-    ("weight_decay", 0.0, 1.0),
-    ("clip", 1e-6, 1e9),
-    ("ema", 0.0, 0.999999),
-    ("copy_paste", 0.0, 1.0),
-    ("eval_minutes", 1e-3, 1e6),
-    ("eval_epochs", 1e-3, 1e6),
-    ("save_seconds", 0.0, 1e6),
-)
-_CHOICES: Sequence[tuple[str, tuple[str | None, ...]]] = (
-    ("optimizer", ("sgd", "adamw")),
-    ("schedule", ("cosine", "step")),
-    ("confidence", ("ohem", "focal")),
-    ("precision", ("float32", "bfloat16", None)),
-    ("device", ("cpu", "cuda")),
-)
+_WHOLE = {
+    "batch": (1, 4096),
+    "seed": (0, 2**31 - 1),
+    "workers": (0, 256),
+    "warmup": (0, 10**7),
+    "eval_images": (1, 10**7),
+    "steps": (1, 10**9),
+    "threads": (1, 1024),
+}
+_RANGES = {
+    "epochs": (1e-6, 1e6),
+    "minutes": (1e-4, 1e6),
+    "learning_rate": (1e-9, 100.0),
+    "weight_decay": (0.0, 1.0),
+    "clip": (1e-6, 1e9),
+    "ema": (0.0, 0.999999),
+    "copy_paste": (0.0, 1.0),
+    "eval_minutes": (1e-3, 1e6),
+    "eval_epochs": (1e-3, 1e6),
+    "save_seconds": (0.0, 1e6),
+}
+_CHOICES: Mapping[str, tuple[str | None, ...]] = {
+    "optimizer": ("sgd", "adamw"),
+    "schedule": ("cosine", "step"),
+    "confidence": ("ohem", "focal"),
+    "precision": ("float32", "bfloat16", None),
+    "device": ("cpu", "cuda"),
+}
 _FREE = (
     *("steps", "epochs", "minutes", "eval_minutes", "eval_epochs", "eval_images", "save_seconds"),
     *("workers", "threads", "device"),
 )
-
-
-def _cuda_works() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

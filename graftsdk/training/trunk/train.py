@@ -1,0 +1,301 @@
+"""Training of a trunk: the dynamic graph's steps, then BatchNorm measured anew, the heads judged and dropped."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import update_bn
+
+from graftsdk.errors import InputError
+from graftsdk.models import Branch, Trunk
+from graftsdk.plan import CropSpec, Provenance
+from graftsdk.text import listed
+from graftsdk.training.compute import low_precision, torch_threads
+from graftsdk.training.crops.packed import PackedCrops, normalised, pack_crops
+from graftsdk.training.curve import CurveKind
+from graftsdk.training.interrupts import stop_asked
+from graftsdk.training.labels import LabelSet, check_leaks, find_labels, open_label
+from graftsdk.training.loader import load_steps
+from graftsdk.training.run import TrainingRun, check_targets
+from graftsdk.training.trunk.batches import JoinedBatch, TrainingCrops, mixed_batches
+from graftsdk.training.trunk.judge import LabelAUC, judge, mean_auc
+from graftsdk.training.trunk.network import (
+    DynamicGraph,
+    dynamic_loss,
+    new_optimizer,
+    set_momentum,
+    takes_low_precision,
+)
+from graftsdk.training.trunk.options import TrunkNetwork, TrunkOptions
+from graftsdk.training.trunk.sampling import TaskOrder, mixed_draws
+
+__all__ = ["TrunkReport", "train_trunk"]
+
+CURVE = CurveKind(("loss",), {"auc": "mean AUC of the labels"}, "AUC")
+_logger = logging.getLogger("graftsdk")
+
+Folder = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class TrunkReport:
+    """What came out.
+
+    Attributes:
+        path: of the trunk's checkpoint.
+        steps: taken, over all runs.
+        seconds: of training and evaluation, over all runs.
+        auc: label -> class -> AUC on its validation crops, by the heads that are dropped; one class of two, the
+            positive one. NaN where positives or negatives are missing. Empty where no label has validation crops.
+    """
+
+    path: Path
+    steps: int
+    seconds: float
+    auc: dict[str, LabelAUC]
+
+    @property
+    def mean_auc(self) -> float | None:
+        """Over the labels."""
+        return mean_auc(self.auc)
+
+
+def train_trunk(
+    root: Folder,
+    labels: Sequence[str] | None,
+    output: Folder,
+    options: TrunkOptions,
+    *,
+    trunk: TrunkNetwork | Folder | None = None,
+    weights: Folder | None = None,
+    cache: Folder | None = None,
+    heads: Folder | None = None,
+    resume: bool = False,
+    plot: Folder | None = None,
+    progress: bool = True,
+) -> TrunkReport:
+    """A trunk trained by the dynamic graph on sub-datasets of one label each, as a checkpoint. Paper 3.3.
+
+    Every sub-dataset has a head. A step draws some sub-datasets, joins a sub-batch of each for one forward pass of the
+    trunk, and only their heads are in the graph. At the end the averaged weights get BatchNorm statistics measured on
+    crops of all sub-datasets, each head is judged on its label's validation crops, and the trunk is saved without them.
+
+    Beside `output` lie its curve (`OUT.curve.csv`) and its state (`OUT.safetensors.state`). Everything is read and
+    checked before the first step. Ctrl-C and SIGTERM end the step, save the state and raise KeyboardInterrupt. On one
+    machine and with the same number of threads a resumed run gives the weights of an uninterrupted one, bit by bit,
+    where `steps` or `epochs` end it. A loss that is not finite leaves at `output` the averaged weights of the last
+    evaluation, or of the step before where there was none.
+
+    Args:
+        root: folder of the sub-datasets.
+        labels: which of them; None: all.
+        output: the checkpoint, .safetensors.
+        options: how it is trained.
+        trunk: the network; or a trunk's checkpoint to start from. None: the paper's InceptionV3 at 299 x 299.
+        weights: torchvision's, for a network of width 1 (safetensors).
+        cache: folder of the decoded crops; None: `crops` beside `output`. They may be deleted at any time.
+        heads: a folder in which the heads are kept, each as a branch LABEL.safetensors of the finished trunk, with
+            nothing but its last layer; None: they are dropped.
+        resume: go on from the state, where there is one.
+        plot: a picture of the curve, drawn anew at each evaluation.
+        progress: show bars.
+
+    Raises:
+        InputError: data or options that cannot be used; the same person or image in training and validation.
+        ImageTooSmall: crops that the backbone cannot take.
+        PlanError: `trunk`, `weights` or the state cannot be read, or `output` cannot be written.
+        MissingDependency: matplotlib for `plot`, scikit-learn.
+        NonFiniteOutput: the loss is infinite or NaN; names the step.
+        OSError: the disk is full.
+    """
+    target = Path(output)
+    check_targets(target, plot)
+    kept = None if heads is None else Path(heads)
+    if kept is not None and not kept.is_dir():
+        raise InputError(f"heads: expected an existing folder, found none at {kept}; create it first")
+    names = find_labels(root) if labels is None else tuple(labels)
+    if not names or len(set(names)) != len(names):
+        raise InputError(f"labels: expected one or more different ones, found {listed(names)}")
+    sets = [open_label(root, name) for name in names]
+    check_leaks(*sets)
+    network = _new_trunk(trunk, weights, options.seed)
+    folder = target.with_name("crops") if cache is None else Path(cache)
+    crops = _packed(sets, network.crop, folder, options.threads or torch.get_num_threads(), progress)
+    with torch_threads(options.threads), stop_asked() as stop:
+        run = _Run(target, options, sets, network, *crops, plot)
+        run.resume(resume)
+        run.train(stop, progress)
+        return run.finish(stop, kept)
+
+
+def _new_trunk(trunk: TrunkNetwork | Folder | None, weights: Folder | None, seed: int) -> Trunk:
+    if trunk is not None and not isinstance(trunk, TrunkNetwork):
+        if weights is not None:
+            raise InputError("weights: expected none together with a trunk's checkpoint, found both; choose one")
+        return Trunk.load(trunk)
+    network = TrunkNetwork() if trunk is None else trunk
+    return Trunk.create(network.arch, width=network.width, seed=seed, weights=weights, crop=network.crop)
+
+
+def _packed(
+    sets: Sequence[LabelSet], spec: CropSpec, folder: Path, threads: int, progress: bool
+) -> tuple[list[PackedCrops], list[PackedCrops | None]]:
+    """(training crops, validation crops) of each."""
+    train = [pack_crops(each, "train", spec, folder, threads=threads, progress=progress) for each in sets]
+    for crops in train:
+        if 0 in crops.counts():
+            raise InputError(
+                f"{crops.label!r}: expected training crops of every class {listed(crops.classes)}, "
+                f"found {crops.counts()} of them; add some, or leave the class out"
+            )
+    val = [
+        pack_crops(each, "val", spec, folder, threads=threads, progress=progress) if each.val else None for each in sets
+    ]
+    return train, val
+
+
+class _Run(TrainingRun):
+    """One training from its state on."""
+
+    def __init__(
+        self,
+        target: Path,
+        options: TrunkOptions,
+        sets: Sequence[LabelSet],
+        trunk: Trunk,
+        train: Sequence[PackedCrops],
+        val: Sequence[PackedCrops | None],
+        plot: Folder | None,
+    ) -> None:
+        self._options, self._train, self._val = options, train, val
+        targets = [crops.targets for crops in train]
+        self._order = TaskOrder(targets, options.batch, options.tasks, options.alpha, options.least_share, options.seed)
+        self._device = torch.device(options.device)
+        self._low = low_precision(options.precision, self._device) and takes_low_precision(trunk)
+        self._digests = tuple(dict.fromkeys(each.digest for each in sets))
+        self._auc: dict[str, LabelAUC] = {}
+        lasting = {
+            **options.lasting(),
+            "trunk": [trunk.arch, trunk.width, trunk.crop.to_dict()],
+            "start": hashlib.sha256("".join(trunk.document().fingerprints).encode()).hexdigest(),
+            "labels": [each.label for each in sets],
+            "data": [[each.digest, *each.classes] for each in sets],
+        }
+        self._graph = DynamicGraph(trunk, [len(each.classes) for each in sets], options.seed)
+        self._graph.requires_grad_(True)
+        set_momentum(self._graph, options.momentum(self._order.tasks))
+        self._graph.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = new_optimizer(self._graph, options)
+        super().__init__(
+            target, options, self._graph, optimizer, lasting, epoch=self._order.steps, curve=CURVE, plot=plot
+        )
+
+    def _load(self, first: int, last: int) -> Iterable[Any]:
+        crops = TrainingCrops(self._train, self._options.augmentation, self._options.seed)
+        return load_steps(crops, self._order, first, last, self._options.workers)
+
+    def _losses(self, batch: JoinedBatch) -> Sequence[torch.Tensor]:
+        crops = normalised(batch.pixels.to(self._device), self._train[0].spec)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._low):
+            features = self._graph.features(crops)
+        logits = self._graph.answers(features.float(), batch.parts)
+        targets = [each.to(self._device) for each in batch.targets]
+        return (dynamic_loss(logits, targets, self._options.label_smoothing),)
+
+    def _judges(self) -> bool:
+        return any(crops is not None for crops in self._val)
+
+    def _judge(self) -> None:
+        """The averaged weights with their averaged statistics, on some crops; they are the checkpoint until the end."""
+        graph = self._averaged()
+        self._auc = judge(graph, self._val, self._options.eval_images, self._device, lambda: None)
+        self._save_trunk(graph.trunk)
+        mean = mean_auc(self._auc)
+        self._row({} if mean is None else {"auc": mean})
+
+    def _told_scores(self) -> str:
+        mean = mean_auc(self._auc)
+        return "" if mean is None else f", AUC {mean:.3f}"
+
+    def _broken(self) -> str:
+        """Keep the last good weights: those of the last evaluation, or the average of all steps before this one."""
+        if not self._progress.step:
+            return ""
+        if not self._progress.evaluated[1]:
+            try:
+                self._save_trunk(self._averaged().trunk)
+            except InputError:  # a statistic has overflowed already
+                return ""
+        return f", from {self._target.name}, which holds the last good weights, or anew"
+
+    def _averaged(self) -> DynamicGraph:
+        averaged = self._ema.module
+        assert isinstance(averaged, DynamicGraph)
+        averaged.eval()
+        return averaged
+
+    def _save_trunk(self, trunk: Trunk) -> None:
+        data = dict.fromkeys((*trunk.provenance.data, *self._digests))
+        trunk.provenance = Provenance(trunk.provenance.licence, trunk.provenance.author, tuple(data)[:256])
+        trunk.save(self._target)
+
+    def finish(self, stop: threading.Event, heads: Path | None) -> TrunkReport:
+        """Precise BatchNorm, the last evaluation, the checkpoint, the state marked as finished.
+
+        Statistics that were averaged while weights moved follow the last batches; 10^3 to 10^4 crops are near the best
+        (Wu and Johnson 2021, 2105.07576). They are measured on a copy: a longer training goes on from the averages.
+        """
+
+        def check() -> None:
+            if stop.is_set():
+                self._save()
+                _logger.info("stopped after the last step; %s goes on with resume", self._state)
+                raise KeyboardInterrupt
+
+        graph, options = copy.deepcopy(self._averaged()), self._options
+        counts = [len(crops) for crops in self._train]
+        draws = mixed_draws(counts, self._order.probabilities.tolist(), options.norm_images, options.seed)
+
+        def batches() -> Iterable[torch.Tensor]:
+            for batch in mixed_batches(self._train, draws, options.batch, self._device):
+                check()
+                yield batch
+
+        began = time.monotonic()
+        update_bn(batches(), graph.trunk)
+        self._auc = judge(graph, self._val, None, self._device, check)
+        for label, classes in self._auc.items():
+            if any(math.isnan(value) for value in classes.values()):
+                _logger.warning("%r: a class is missing in its validation crops: it has no AUC", label)
+        self._save_trunk(graph.trunk)
+        if heads is not None:
+            _save_heads(graph, self._train, heads)
+        progress, mean = self._progress, mean_auc(self._auc)
+        progress.seconds += time.monotonic() - began
+        if progress.curve and progress.curve[-1]["step"] == progress.step and "auc" in progress.curve[-1]:
+            progress.curve.pop()  # of the same weights with the averaged statistics, or of this end in a former run
+        self._row({} if mean is None else {"auc": mean})
+        progress.finished = True
+        self._save()
+        return TrunkReport(self._target, self._progress.step, self._progress.seconds, self._auc)
+
+
+def _save_heads(graph: DynamicGraph, train: Sequence[PackedCrops], folder: Path) -> None:
+    """Each as a branch that has nothing but its last layer."""
+    trunk = graph.trunk
+    for crops, head in zip(train, graph.heads, strict=True):
+        branch = Branch.create(trunk, crops.label, crops.classes, tap=len(trunk.backbone.blocks))
+        branch.classifier.load_state_dict(head.state_dict())
+        branch.provenance = trunk.provenance
+        branch.save(folder / f"{crops.label}.safetensors")
