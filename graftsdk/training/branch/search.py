@@ -9,7 +9,7 @@ from graftsdk.errors import InputError
 from graftsdk.models import Branch, Trunk, branch_cost
 from graftsdk.training.branch.options import AUTO, BranchOptions
 
-__all__ = ["Candidate", "Tried", "candidates", "chosen", "enough"]
+__all__ = ["Candidate", "Tried", "candidates", "chosen", "default_taps", "enough", "new_branch"]
 
 BACK = (0, 1, 2, 3, 5, 7)  # blocks before B that the search taps at: of InceptionV3 11, 10, 9, 8, 6 and 4
 WIDTHS = (0.25, 0.5, 1.0)
@@ -52,7 +52,7 @@ def candidates(trunk: Trunk, label: str, classes: Sequence[str], options: Branch
     """
     last = trunk.check_tap(len(trunk.blocks) if options.until is None else options.until, "until")
     if options.tap == AUTO:
-        wanted = options.search_taps or tuple(dict.fromkeys(max(0, last - back) for back in BACK))
+        wanted = options.search_taps or default_taps(last)
     else:
         wanted = (options.tap,)
     taps = sorted({trunk.check_tap(tap) for tap in wanted if tap <= last or options.tap != AUTO}, reverse=True)
@@ -66,6 +66,11 @@ def candidates(trunk: Trunk, label: str, classes: Sequence[str], options: Branch
                 branch = new_branch(trunk, label, classes, *alike, options)
                 found[alike] = Candidate(*alike, *branch_cost(branch))
     return tuple(sorted(found.values(), key=lambda one: (one.macs, one.parameters, -one.tap)))
+
+
+def default_taps(last: int) -> tuple[int, ...]:
+    """What "auto" tries where the last tap is `last`, from it downwards."""
+    return tuple(dict.fromkeys(max(0, last - back) for back in BACK))
 
 
 def new_branch(

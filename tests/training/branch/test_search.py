@@ -10,7 +10,7 @@ from training.branch.planted import small_trunk
 from graftsdk.errors import InputError
 from graftsdk.models import Trunk
 from graftsdk.training.branch.options import BranchOptions
-from graftsdk.training.branch.search import PATIENCE, Candidate, Tried, candidates, chosen, enough
+from graftsdk.training.branch.search import PATIENCE, Candidate, Tried, candidates, chosen, default_taps, enough
 
 
 def tried(*aucs):
@@ -37,19 +37,18 @@ def test_what_is_tried(options, expected):
 
 
 def test_the_search_goes_from_the_head_alone_to_dearer_branches():
-    found = candidates(small_trunk(), "x", ("no", "yes"), BranchOptions(width="auto"))
-    assert (found[0].tap, found[0].macs) == (8, 2 * 48)
-    assert {one.tap for one in found} == {8, 7, 6, 5, 3, 1}
+    trunk = Trunk.create("resnet18", width=0.5, crop=small_trunk().crop)
+    found = candidates(trunk, "x", ("no", "yes"), BranchOptions(width="auto", search_taps=(8, 7)))
+    assert [(one.tap, one.width) for one in found] == [(8, 1.0), (7, 0.25), (7, 0.5), (7, 1.0)]
+    assert found[0].macs == 2 * 256
     assert [one.macs for one in found] == sorted(one.macs for one in found)
-    wide = Trunk.create("resnet18", width=0.5, crop=small_trunk().crop)
-    widths = {one.width for one in candidates(wide, "x", ("no", "yes"), BranchOptions(width="auto")) if one.tap == 7}
-    assert widths == {0.25, 0.5, 1.0}
 
 
-def test_inception_is_tapped_where_the_literature_of_the_search_has_it():
-    trunk = Trunk.create("inception_v3", input_size=(75, 75), width=0.1)
-    found = candidates(trunk, "x", ("no", "yes"), BranchOptions())
-    assert [one.tap for one in found] == [11, 10, 9, 8, 6, 4]
+@pytest.mark.parametrize(
+    ("last", "taps"), [(11, (11, 10, 9, 8, 6, 4)), (8, (8, 7, 6, 5, 3, 1)), (3, (3, 2, 1, 0)), (0, (0,))]
+)
+def test_taps_that_are_tried_by_default(last, taps):
+    assert default_taps(last) == taps
 
 
 @pytest.mark.parametrize(
