@@ -104,9 +104,13 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
         InputError: no such folder, or not readable.
     """
     try:
-        return sorted(
-            path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-        )
+        with os.scandir(Path(folder)) as entries:  # told apart without a call to the system for each, unless links
+            names = sorted(
+                entry.name
+                for entry in entries
+                if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file()
+            )
+        return [Path(folder, name) for name in names]
     except (OSError, ValueError) as error:
         raise InputError(f"folder: expected a readable folder, found {os.fspath(folder)!r:.200}") from error
 

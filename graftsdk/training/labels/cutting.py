@@ -145,5 +145,5 @@ def _refuse_empty(question: Question, found: Counter[int], where: str) -> None:
         if not found[index]:
             raise InputError(
                 f"label {question.label!r}: expected images of {name!r} in {where}, found none; leave the label out, "
-                f"or give its split a greater share"
+                f"or give test or val another share (train and val take cameras only that have all of its classes)"
             )

@@ -53,7 +53,7 @@ def read_peta(folder: str | os.PathLike[str]) -> AnnotatedSet:
     values = np.full((len(rows), len(attributes)), NO, np.int8)
     for index, row in enumerate(rows):
         values[index, [column[name] for name in row[4]]] = YES
-    notes = ()
+    notes: tuple[str, ...] = ()
     if strangers:
         notes = (f"{counted(len(strangers), 'image')} without a line in Label.txt, the first {strangers[0]}",)
     return AnnotatedSet(

@@ -79,7 +79,10 @@ def _question(label: str, table: object, where: str) -> Question:
     for name in (label, *pairs):
         if "/" in name or "\0" in name or name.startswith("."):
             raise InputError(f"{where}: expected a name that a folder can have, found {name!r}")
-    check_names(label, tuple(pairs))
+    try:
+        check_names(label, tuple(pairs))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
     if set(pairs) == {"no", "yes"} and tuple(pairs) != ("no", "yes"):
         raise InputError(f"{where}: expected no before yes, found {listed(pairs)}")
     return Question(label, tuple(pairs), tuple(pairs.values()))

@@ -119,7 +119,7 @@ def open_label(
         raise InputError(f"{folder}: expected a folder train with a folder of images for each class, found none")
     if not splits["val"]:
         splits["train"], splits["val"] = _cut(folder, splits["train"], order, val_share, seed)
-    return LabelSet(label, order, **splits, digest=_digest(folder, order, splits))
+    return LabelSet(label, order, **splits, digest=_digest(order, splits))
 
 
 def _class_order(root: Path, folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
@@ -199,12 +199,12 @@ def _cut(
     return sides[0], sides[1]
 
 
-def _digest(folder: Path, classes: tuple[str, ...], splits: dict[str, tuple[LabelledImage, ...]]) -> str:
+def _digest(classes: tuple[str, ...], splits: dict[str, tuple[LabelledImage, ...]]) -> str:
     digest = hashlib.sha256(repr(classes).encode())
     for split, images in splits.items():
         for image in images:
-            row = (split, image.path.relative_to(folder).as_posix(), image.path.stat().st_size)
-            digest.update(repr((*row, image.target, image.identity, image.camera)).encode())
+            row = (split, image.target, os.path.basename(image.path), os.stat(image.path).st_size)
+            digest.update(repr((*row, image.identity, image.camera)).encode())
     return digest.hexdigest()
 
 

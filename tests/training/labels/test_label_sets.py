@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from pathlib import Path
 
 import cv2
@@ -275,16 +276,17 @@ def test_images_that_cannot_be_read_are_named_when_they_are(tmp_path: Path) -> N
         read_crop(folder / "gone.jpg", SPEC)
 
 
-@pytest.mark.parametrize(("height", "width", "fits"), [(5000, 8000, True), (5000, 10001, False)])
-def test_forty_megapixels(tmp_path: Path, height: int, width: int, fits: bool) -> None:
+def test_forty_megapixels(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
-    cv2.imwrite(str(path), np.full((height, width), 77, np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    if fits:
-        value = (77 / 255 - np.array(SPEC.mean)) / np.array(SPEC.std)
-        np.testing.assert_allclose(read_crop(path, SPEC), np.broadcast_to(value[:, None, None], (3, 16, 8)), rtol=1e-4)
-    else:
-        with pytest.raises(ImageTooLarge, match="large.png: image: expected at most 50000000 pixels"):
-            read_crop(path, SPEC)
+    cv2.imwrite(str(path), np.full((5000, 8000), 77, np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    value = (77 / 255 - np.array(SPEC.mean)) / np.array(SPEC.std)
+    np.testing.assert_allclose(read_crop(path, SPEC), np.broadcast_to(value[:, None, None], (3, 16, 8)), rtol=1e-4)
+    data = bytearray(path.read_bytes())
+    data[16:20] = (10001).to_bytes(4, "big")  # the width in its header
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    path.write_bytes(data)
+    with pytest.raises(ImageTooLarge, match="large.png: image: expected at most 50000000 pixels"):
+        read_crop(path, SPEC)
 
 
 def test_counts_of_an_unknown_split(tmp_path: Path) -> None:
