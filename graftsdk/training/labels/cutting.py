@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from graftsdk.errors import InputError
 from graftsdk.text import counted
 from graftsdk.training.labels.allot import allot, rarest_class
@@ -79,44 +82,17 @@ def cut_labels(
     bases = [rarest_class(t, len(q.classes)) for q, t in zip(questions, targets, strict=True)]
     rarity = [int((target == base).sum()) for target, base in zip(targets, bases, strict=True)]
     order = sorted(range(len(questions)), key=lambda index: (rarity[index], index))
+    wanted = _Wanted(images, targets, bases, order, options)
     units, digests = same_picture_units(images)
     notes = images.notes
-
-    def annotate(rows: Sequence[int]) -> list[tuple[int, int, int]]:
-        """(row, label, class) of those that a label needs."""
-        owner = allot(
-            [images.identities[row] for row in rows],
-            [images.cameras[row] for row in rows],
-            [targets[index][rows] for index in order],
-            [bases[index] for index in order],
-            options.negatives,
-            options.seed,
-        )
-        found = [(row, order[rank]) for row, rank in zip(rows, owner.tolist(), strict=True) if rank >= 0]
-        return [(row, label, int(targets[label][row])) for row, label in found if targets[label][row] >= 0]
-
     if images.splits is None:
-        positives = [targets[index] == bases[index] for index in order]
-        tested = sample(strata(units, images.cameras, positives), options.test_share, options.seed, "test")
-        judged = [row for row, unit in enumerate(units) if unit in tested]
-        annotated = annotate([row for row, unit in enumerate(units) if unit not in tested])
-        of = labelled_strata(
-            [units[row] for row, _, _ in annotated],
-            [images.cameras[row] for row, _, _ in annotated],
-            [label for _, label, _ in annotated],
-            [target for _, _, target in annotated],
-        )
-        held = sample(of, options.val_share, options.seed, "val")
-        sides: dict[str, list[tuple[int, int, int]]] = {"train": [], "val": []}
-        for entry in annotated:
-            sides["val" if units[entry[0]] in held else "train"].append(entry)
+        judged, sides = _split(wanted, units)
     else:
         splits, copies = _given(images.splits, digests)
         if copies:
             notes = (*notes, f"{counted(copies, 'image')} in a later split too, left out of the earlier one")
         rows = {side: [row for row, split in enumerate(splits) if split == side] for side in SPLITS}
-        judged = rows["test"]
-        sides = {side: annotate(rows[side]) for side in SPLITS[:2]}
+        judged, sides = rows["test"], {side: wanted.annotate(rows[side]) for side in SPLITS[:2]}
     places = [
         Place(label, side, target, row, digests[row])
         for side, entries in sides.items()
@@ -129,6 +105,50 @@ def cut_labels(
             found = Counter(place.target for place in places if place.label == index and place.split == side)
             _refuse_empty(question, found, side)
     return sorted(places, key=lambda p: (p.label, SPLITS.index(p.split), p.target, images.names[p.image])), notes
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What the labels ask of a set: for each question its targets and its base class, and the order of their choice."""
+
+    images: AnnotatedSet
+    targets: list[npt.NDArray[np.int64]]
+    bases: list[int]
+    order: list[int]
+    options: CutOptions
+
+    def annotate(self, rows: Sequence[int]) -> list[tuple[int, int, int]]:
+        """(row, label, class) of those of `rows` that a label takes."""
+        owner = allot(
+            [self.images.identities[row] for row in rows],
+            [self.images.cameras[row] for row in rows],
+            [self.targets[index][rows] for index in self.order],
+            [self.bases[index] for index in self.order],
+            self.options.negatives,
+            self.options.seed,
+        )
+        found = [(row, self.order[rank]) for row, rank in zip(rows, owner.tolist(), strict=True) if rank >= 0]
+        return [(row, label, int(self.targets[label][row])) for row, label in found if self.targets[label][row] >= 0]
+
+
+def _split(wanted: _Wanted, units: Sequence[str]) -> tuple[list[int], dict[str, list[tuple[int, int, int]]]]:
+    """(rows of test, split -> (row, label, class)), by units: test first, then who is annotated, of them val."""
+    cameras, options = wanted.images.cameras, wanted.options
+    positives = [wanted.targets[index] == wanted.bases[index] for index in wanted.order]
+    tested = sample(strata(units, cameras, positives), options.test_share, options.seed, "test")
+    annotated = wanted.annotate([row for row, unit in enumerate(units) if unit not in tested])
+    rows = [row for row, _, _ in annotated]
+    of = labelled_strata(
+        [units[row] for row in rows],
+        [cameras[row] for row in rows],
+        [label for _, label, _ in annotated],
+        [target for _, _, target in annotated],
+    )
+    held = sample(of, options.val_share, options.seed, "val")
+    sides: dict[str, list[tuple[int, int, int]]] = {"train": [], "val": []}
+    for entry in annotated:
+        sides["val" if units[entry[0]] in held else "train"].append(entry)
+    return [row for row, unit in enumerate(units) if unit in tested], sides
 
 
 def _given(splits: Sequence[str], digests: Sequence[bytes]) -> tuple[list[str], int]:
