@@ -1,0 +1,310 @@
+"""What is due in a registry is done, in order: the trunk where that is asked for, branches, then the plan.
+
+A kill at any moment leaves the plan as it was and whole checkpoints, and the next update goes on from those: a trunk
+is trained under a name of its own, a branch as `tried`, and both take their places by rename. A branch on a new trunk
+does so unless the label's AUC fell too far; then its old one stays, in the plan too, where the old trunk lives on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeGuard
+
+from graftsdk.errors import FingerprintMismatch, GraftError, InputError
+from graftsdk.files import atomic_write
+from graftsdk.lifecycle.changes import PlanChange, compare_manifests
+from graftsdk.lifecycle.registry import Registry
+from graftsdk.lifecycle.standing import (
+    LabelStanding,
+    Standing,
+    branch_document,
+    keeps,
+    stand,
+    trunk_document,
+    validation_auc,
+)
+from graftsdk.plan import BranchDocument, CropSpec, Manifest, Part, TrunkDocument, open_plan
+from graftsdk.plan.edit import add_branches, merge_plans
+from graftsdk.plan.onnx_part import read_onnx_part
+from graftsdk.text import listed
+from graftsdk.training.labels import open_label
+
+__all__ = ["Outcome", "Step", "Tools", "UpdateReport", "due_steps", "update"]
+
+_logger = logging.getLogger("graftsdk")
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What does the work, see the functions of these names in graftsdk.training and graftsdk.export."""
+
+    train_trunk: Callable[..., Any]
+    train_branch: Callable[..., Any]
+    export_parts: Callable[..., Any]
+    export_plan: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that is due: "trunk"; "branch", to train one; "take", one that is trained; "plan". why: in words."""
+
+    what: str
+    label: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a label's branch: "taken", "kept" (the old one, on its former trunk) or "failed".
+
+    before, after: AUC on validation of the old and of the new branch. note: of a failure, why.
+    """
+
+    label: str
+    result: str
+    before: float | None
+    after: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """What an update did. trunk: a new one was trained. change: of the plan, None where it did not change."""
+
+    trunk: bool
+    labels: tuple[Outcome, ...]
+    change: PlanChange | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        change = None if self.change is None else self.change.to_dict()
+        return {"trunk": self.trunk, "labels": [asdict(one) for one in self.labels], "plan": change}
+
+
+def due_steps(standing: Standing, only: Sequence[str] = (), trunk: bool = False) -> tuple[Step, ...]:
+    """What an update would do.
+
+    Args:
+        standing: of the registry.
+        only: labels whose branches are trained and put into the plan; none: all.
+        trunk: train a new one too, where anything is new since it was trained.
+
+    Raises:
+        InputError: a label that the registry does not have or whose data cannot be used; no trunk and none wanted.
+    """
+    known = [one.label for one in standing.labels]
+    if unknown := [label for label in only if label not in known]:
+        raise InputError(f"expected labels of the registry, {listed(known)}, found {listed(unknown)}")
+    chosen = [one for one in standing.labels if one.label in only or not only]
+    for one in standing.labels if trunk else chosen:
+        if one.problem:
+            raise InputError(f"label {one.label!r}: {one.problem}")
+    state, steps = standing.trunk, []
+    if state.fingerprint is None and not trunk:
+        raise InputError("expected a trunk, found none; train it with --trunk, or put its checkpoint there")
+    anew = trunk and (state.due or bool(state.new))
+    if anew:
+        why = f"other {', '.join(state.differing)}" if state.differing else f"new to it: {', '.join(state.new)}"
+        steps.append(Step("trunk", "", "there is none" if state.fingerprint is None else why))
+    steps += [step for one in chosen for step in _branch_steps(one, anew)]
+    planned = [one.label for one in chosen if one.plan != "yes" or any(step.label == one.label for step in steps)]
+    return (*steps, *(Step("plan", label, "") for label in planned))
+
+
+def _branch_steps(one: LabelStanding, anew: bool) -> tuple[Step, ...]:
+    if not anew and one.state in ("current", "kept"):
+        return ()
+    what = "branch" if anew or one.tried is None else "take"
+    return (Step(what, one.label, "new trunk" if anew else ", ".join(one.stale) or one.state),)
+
+
+def update(
+    registry: Registry,
+    *,
+    only: Sequence[str] = (),
+    trunk: bool = False,
+    tools: Tools | None = None,
+    progress: bool = True,
+) -> UpdateReport:
+    """Do what is due. A label whose training fails keeps what it has, and the others go on.
+
+    Args:
+        registry: as it was read.
+        only, trunk: see `due_steps`.
+        tools: None: those of graftsdk.
+        progress: show bars.
+
+    Raises:
+        InputError: see `due_steps`; or a plan whose crops are others than the trunk's.
+        FingerprintMismatch: a branch that the plan lacks was trained on a trunk that is nowhere.
+        GraftError, KeyboardInterrupt, OSError: of the trunk's training and of export; of a branch's the last two.
+    """
+    tools = _tools() if tools is None else tools
+    standing = stand(registry)
+    steps = due_steps(standing, only, trunk)
+    anew = any(step.what == "trunk" for step in steps)
+    _check_crop(registry, anew)
+    if anew:
+        _train_trunk(registry, tools, progress)
+        standing = stand(registry)
+        steps = due_steps(standing, only)
+    outcomes = []
+    for step in steps:
+        if step.what in ("branch", "take"):
+            outcomes.append(_bring(registry, step, tools, progress))
+    labels = only or tuple(registry.labels)
+    return UpdateReport(anew, tuple(outcomes), _plan(registry, labels, tools))
+
+
+def _tools() -> Tools:
+    from graftsdk.export import export_parts, export_plan
+    from graftsdk.training.branch.train import train_branch
+    from graftsdk.training.trunk.train import train_trunk
+
+    return Tools(train_trunk, train_branch, export_parts, export_plan)
+
+
+def _network(registry: Registry) -> dict[str, Any]:
+    """The trunk that training begins with, as fields of TrunkNetwork. What is not said stays as it is."""
+    source = registry.start or registry.trunk
+    network: dict[str, Any] = {"crop": None}
+    if source.exists() or registry.start is not None:
+        now = trunk_document(source)
+        network = {"arch": now.arch, "width": now.width, "crop": now.crop}
+    said = dict(registry.network)
+    size = tuple(said.pop("size", ()))
+    if size and (network["crop"] is None or size != network["crop"].size):
+        network["crop"] = CropSpec(size)
+    return {**network, **said}
+
+
+def _check_crop(registry: Registry, anew: bool) -> None:
+    crop = _network(registry)["crop"] if anew else trunk_document(registry.trunk).crop
+    manifest = _manifest(registry.plan)
+    if manifest is not None and crop is not None and manifest.crop != crop:
+        raise InputError(
+            f"{registry.path}: expected a plan whose crops are the trunk's, found {manifest.crop} in "
+            f"{registry.plan.name} and {crop}; one plan has one crop, so name a new plan"
+        )
+
+
+def _train_trunk(registry: Registry, tools: Tools, progress: bool) -> None:
+    """A new trunk in the place of the old one, which goes to the former ones."""
+    from graftsdk.training.trunk.options import TrunkNetwork, TrunkOptions
+
+    try:
+        options = TrunkOptions(**registry.training)
+    except InputError as error:
+        raise InputError(f"{registry.path}: trunk: {error}") from error
+    start = registry.start or TrunkNetwork(**_network(registry))
+    registry.trunks.mkdir(parents=True, exist_ok=True)
+    # The name says what it learns from: an interrupted training is resumed on the same data only.
+    digests = [(label, open_label(registry.root, label).digest) for label in registry.labels]
+    name = f"next-{hashlib.sha256(repr((start, digests)).encode()).hexdigest()[:16]}"
+    for path in registry.trunks.glob("next-*"):
+        if not path.name.startswith(name):
+            path.unlink()
+    target = registry.trunks / f"{name}.safetensors"
+    cache, labels = registry.branches / "cache", tuple(registry.labels)
+    tools.train_trunk(registry.root, labels, target, options, trunk=start, cache=cache, resume=True, progress=progress)
+    if registry.trunk.exists():
+        former = registry.trunks / f"{trunk_document(registry.trunk).fingerprints[-1][:16]}.safetensors"
+        with open(registry.trunk, "rb") as source, atomic_write(former) as copy:
+            shutil.copyfileobj(source, copy)
+    os.replace(target, registry.trunk)
+    for path in registry.trunks.glob("next-*"):  # state and curve
+        path.unlink()
+
+
+def _bring(registry: Registry, step: Step, tools: Tools, progress: bool) -> Outcome:
+    """A label's new branch, trained or found trained, in the place of the old one or not."""
+    label, entry = step.label, registry.labels[step.label]
+    path, tried = registry.branch(label), registry.tried(label)
+    old = branch_document(path, label)
+    before = None if old is None else validation_auc(old)
+    if step.what == "branch":
+        tried.parent.mkdir(parents=True, exist_ok=True)
+        _logger.info("%s: a branch is trained (%s)", label, step.why)
+        try:
+            tools.train_branch(
+                registry.root,
+                label,
+                registry.trunk,
+                tried,
+                entry.options,
+                cache=registry.branches / "cache",
+                progress=progress,
+            )
+        except GraftError as error:
+            return Outcome(label, "failed", before, None, str(error))
+    new = branch_document(tried, label)
+    assert new is not None
+    if old is not None and old.trunk_fingerprint != new.trunk_fingerprint and keeps(old, new, entry.tolerance):
+        return Outcome(label, "kept", before, validation_auc(new))
+    os.replace(tried, path)
+    return Outcome(label, "taken", before, validation_auc(new))
+
+
+def _plan(registry: Registry, labels: Sequence[str], tools: Tools) -> PlanChange | None:
+    """Put the branches that the plan lacks into it, each to its own trunk."""
+    groups: dict[Path, list[Path]] = {}
+    for one in stand(registry).labels:
+        if one.label in labels and not one.problem and one.plan != "yes":
+            document = branch_document(registry.branch(one.label), one.label)
+            if document is not None:
+                groups.setdefault(_home(registry, document), []).append(registry.branch(one.label))
+    before = _manifest(registry.plan)
+    for trunk, branches in groups.items():
+        _graft(registry, trunk, branches, tools)
+    after = _manifest(registry.plan)
+    if not groups or after is None:
+        return None
+    return compare_manifests(replace(after, trees=(), tensors={}) if before is None else before, after)
+
+
+def _graft(registry: Registry, trunk: Path, branches: Sequence[Path], tools: Tools) -> None:
+    """One edit of the plan. All other parts keep their bytes, whatever torch has become since they were exported."""
+    with TemporaryDirectory(prefix="graftsdk-") as folder:
+        parts = tools.export_parts(Path(folder), trunk, branches).parts
+        manifest, fingerprints = _manifest(registry.plan), trunk_document(trunk).fingerprints
+        if manifest is None:
+            tools.export_plan(registry.plan, parts[0], parts[1:], registry.segmenter)
+        elif any(tree.document.fingerprints == fingerprints for tree in manifest.trees):
+            found = [read_onnx_part(path) for path in parts[1:]]
+            add_branches(registry.plan, [each for each in found if _is_branch(each)], replace_labels=True)
+        else:
+            other = Path(folder) / "tree.plan"
+            tools.export_plan(other, parts[0], parts[1:])
+            merge_plans(registry.plan, other, registry.plan, replace_labels=True)
+
+
+def _is_branch(part: tuple[Part, TrunkDocument | BranchDocument]) -> TypeGuard[tuple[Part, BranchDocument]]:
+    return isinstance(part[1], BranchDocument)
+
+
+def _home(registry: Registry, branch: BranchDocument) -> Path:
+    """The checkpoint of the trunk that a branch was trained on."""
+    former = sorted(path for path in registry.trunks.glob("*.safetensors") if not path.name.startswith("next-"))
+    for path in (registry.trunk, *former):
+        document = trunk_document(path)
+        if branch.tap <= document.blocks and document.fingerprints[branch.tap] == branch.trunk_fingerprint:
+            return path
+    raise FingerprintMismatch(
+        f"{registry.branch(branch.label)}: expected its trunk, fingerprint({branch.tap}) "
+        f"{branch.trunk_fingerprint[:16]}, at {registry.trunk} or in {registry.trunks}, found others; put it there, or "
+        f"delete the branch, and it is trained anew"
+    )
+
+
+def _manifest(path: Path) -> Manifest | None:
+    if not path.exists():
+        return None
+    with open_plan(path) as plan:
+        return plan.manifest
