@@ -85,7 +85,7 @@ def pack_crops(
         labels: the sub-dataset, `graftsdk.training.labels.open_label`.
         split: "train", "val" or "test".
         spec: what a crop is.
-        folder: of the files; made where it is missing (its parent is not).
+        folder: of the files; made where it is missing.
         threads: that decode images.
         progress: show a bar while images are decoded.
 
@@ -148,7 +148,7 @@ def _write(
     path: Path, images: Sequence[LabelledImage], spec: CropSpec, shape: tuple[int, ...], threads: int, bar: str | None
 ) -> None:
     try:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PlanPathError(
             f"{path.parent}: expected a folder for packed crops that can be made, found: {reason(error)}; "

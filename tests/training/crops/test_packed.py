@@ -77,7 +77,7 @@ def test_refusals(labels, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="'big hat é': expected images in its split val, found none"):
         pack_crops(replace(labels, val=()), "val", SPEC, tmp_path)
     with pytest.raises(PlanPathError, match="expected a folder for packed crops"):
-        pack_crops(labels, "val", SPEC, tmp_path / "none" / "none")
+        pack_crops(labels, "val", SPEC, labels.val[0].path / "none")
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"none")
     images = (*labels.val, replace(labels.val[0], path=broken))
