@@ -109,7 +109,8 @@ def export_plan(
         segmenter_family, segmenter_size: None takes them from its shapes; to be said where those leave them open:
             a name out of `graftsdk.segment`, and (H, W), the sides of its input.
         person_class: of the segmenter; None finds it by its name.
-        score_threshold, iou_threshold: of its decoding, 0..1; None takes the family's own (yolact: 0.15 and 0.5, yolo:
+        score_threshold, iou_threshold: of its decoding, 0..1; None takes what a checkpoint was measured with (the
+            score with the greatest F1 on its validation data), else the family's own (yolact: 0.15 and 0.5, yolo:
             0.25 and 0.7).
         nms: "greedy", or for YOLACT also "fast", the original's: how overlapping boxes of one person are suppressed;
             None takes "greedy".

@@ -98,7 +98,8 @@ def read_segmenter(
         licence, author: None takes what the file says (of ONNX its metadata: `license` or `licence`, `author`).
         person_class: the index of the class "person"; None finds it among the names of the classes, else 0.
         family, input_size: as `graftsdk.segment.recognise`; None leaves them to the shapes.
-        score_threshold, iou_threshold: 0..1, of the decoding; None takes the family's own.
+        score_threshold, iou_threshold: 0..1, of the decoding; None takes what a checkpoint's validation data say of the
+            score, else the family's own.
         nms: "greedy", or for YOLACT also "fast", the original's: how overlapping boxes are suppressed; None takes
             "greedy".
         max_persons: 1..1000, the most in one image.
@@ -110,6 +111,8 @@ def read_segmenter(
         UnsupportedOp, ValidationFailed: a checkpoint that cannot be exported.
     """
     part, inputs, outputs, module, stated, classes, where = _open(source)
+    if score_threshold is None and module is not None:
+        score_threshold = module.document().score_threshold
     try:
         fields = recognise(inputs, outputs, family, _size(input_size))
     except InputError as error:

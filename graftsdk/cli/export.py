@@ -103,7 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--person-class", type=int, metavar="N", help="its class of persons (default: found by the name 'person')")
     add("--segmenter-family", metavar="NAME", help="where its shapes leave that open: yolact, yolo, maskrcnn")
     add("--segmenter-size", type=int, nargs=2, metavar=("H", "W"), help="the sides of its input, where they are free")
-    add("--score-threshold", type=float, metavar="X", help="least score of a person (default: the family's)")
+    add(
+        "--score-threshold", type=float, metavar="X", help="least score of a person (default: its own, or the family's)"
+    )
     add(
         "--iou-threshold",
         type=float,

@@ -11,9 +11,10 @@ from graftsdk.plan.cropspec import MAX_SIDE
 from graftsdk.plan.document_head import DOCUMENT_VERSION, NAME, Provenance, any_number, start_document
 from graftsdk.plan.strict_json import dump_json
 
-__all__ = ["LEVELS", "SegmenterDocument", "default_scales"]
+__all__ = ["LEVELS", "SCORE_THRESHOLD", "SegmenterDocument", "default_scales"]
 
 LEVELS = 5  # P3..P7
+SCORE_THRESHOLD = "score_threshold"  # among the metrics: the score from which a person is one, by validation data
 LEAST_SIDE = 32  # C5 has one cell
 MAX_KINDS = 255  # classes without the background
 _BASE_SIDE = 550  # the original's input
@@ -51,6 +52,12 @@ class SegmenterDocument:
     family: str = "yolact"
     metrics: Mapping[str, float] = field(default_factory=dict)
     provenance: Provenance = field(default_factory=Provenance)
+
+    @property
+    def score_threshold(self) -> float | None:
+        """The score with the greatest F1 on validation data; None where nobody measured it."""
+        found = self.metrics.get(SCORE_THRESHOLD)
+        return found if found is not None and 0.0 < found <= 1.0 else None
 
     def to_dict(self) -> dict[str, Any]:
         """The document as JSON types."""

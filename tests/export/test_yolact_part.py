@@ -40,6 +40,14 @@ def test_what_is_said_of_it(network: Yolact, source) -> None:
     assert source.provenance == network.provenance and source.classes == network.classes
 
 
+@pytest.mark.parametrize("stated, taken", [(0.62, 0.62), (1.0, 1.0), (0.0, 0.15), (-1.0, 0.15), (7.0, 0.15)])
+def test_the_score_that_validation_data_say(stated: float, taken: float) -> None:
+    model = Yolact.create("resnet18", SIZE, width=0.1, channels=16, prototypes=8, seed=3)
+    model.metrics = {"score_threshold": stated}
+    assert read_segmenter(model).info.score_threshold == taken
+    assert read_segmenter(model, score_threshold=0.4).info.score_threshold == 0.4
+
+
 def test_outputs_are_those_of_torch_and_the_same_in_any_batch(network: Yolact, source) -> None:
     # BatchNorm is folded and sums are in another order: 1e-6 of an output's greatest value was measured.
     images = np.random.default_rng(1).standard_normal((3, 3, *SIZE)).astype(np.float32)

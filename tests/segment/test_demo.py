@@ -33,6 +33,7 @@ def test_what_it_says_of_itself() -> None:
     model = Yolact.load(demo_segmenter())
     assert (model.classes, model.provenance.licence) == (("person",), "Apache-2.0")
     assert len(model.provenance.data) == 1
+    assert 0.3 < (model.document().score_threshold or 0.0) < 0.8
     assert model.metrics["mask_ap50"] >= 0.9 and model.metrics["images"] == 500
 
 

@@ -28,6 +28,8 @@ class MaskAP:
         ap, ap50, ap75: averaged over the thresholds of IoU, at .5, at .75.
         images: how many were looked at.
         found: how many masks were judged.
+        f1: the greatest, at IoU .5, of all thresholds of the score. threshold: the score where it is reached, a person
+            from there on; 0 where nothing right was found.
     """
 
     ap: float
@@ -35,6 +37,8 @@ class MaskAP:
     ap75: float
     images: int
     found: int
+    f1: float = 0.0
+    threshold: float = 0.0
 
 
 def average_precision(
@@ -57,7 +61,17 @@ def average_precision(
         evaluation.accumulate()
         evaluation.summarize()
     ap, ap50, ap75 = (max(0.0, float(value)) for value in evaluation.stats[:3])  # -1: nothing was to be found
-    return MaskAP(ap, ap50, ap75, len(images), len(found))
+    return MaskAP(ap, ap50, ap75, len(images), len(found), *_best_f1(evaluation))
+
+
+def _best_f1(evaluation: COCOeval) -> tuple[float, float]:
+    """(F1, score) at IoU .5, all areas, most detections: precision and score at each of COCO's 101 recalls."""
+    tables = (np.asarray(evaluation.eval[name], np.float64) for name in ("precision", "scores"))
+    precision, score = (table[0, :, 0, 0, -1] for table in tables)
+    recall = np.asarray(evaluation.params.recThrs, np.float64)
+    f1 = np.where(precision > 0, 2 * precision * recall / np.maximum(precision + recall, 1e-12), 0.0)  # -1: undefined
+    best = int(f1.argmax())
+    return (float(f1[best]), float(score[best])) if f1[best] > 0 else (0.0, 0.0)
 
 
 def truth_of(images: Sequence[AnnotatedImage]) -> COCO:

@@ -15,6 +15,7 @@ from graftsdk.errors import InputError
 from graftsdk.models import Yolact
 from graftsdk.models.yolact_layers import level_sizes
 from graftsdk.plan import Provenance
+from graftsdk.plan.segmenter_document import SCORE_THRESHOLD
 from graftsdk.training.compute import low_precision, torch_threads
 from graftsdk.training.curve import CurveKind
 from graftsdk.training.interrupts import stop_asked
@@ -238,4 +239,6 @@ def _check_norm(options: SegmenterOptions, frozen: bool) -> None:
 
 
 def _metrics(ap: MaskAP) -> dict[str, float]:
-    return {"mask_ap": ap.ap, "mask_ap50": ap.ap50, "mask_ap75": ap.ap75, "images": float(ap.images)}
+    """What a checkpoint says of itself; export takes its `SCORE_THRESHOLD`."""
+    found = {"mask_ap": ap.ap, "mask_ap50": ap.ap50, "mask_ap75": ap.ap75, "images": float(ap.images)}
+    return found | ({"f1": ap.f1, SCORE_THRESHOLD: ap.threshold} if ap.f1 > 0 else {})

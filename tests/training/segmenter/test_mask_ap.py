@@ -55,6 +55,34 @@ def test_ap(found, ap, ap50, ap75):
     assert (result.images, result.found) == (2, len(found))
 
 
+@pytest.mark.parametrize(
+    "found, f1, threshold",
+    [
+        ([(1, square(0), 0.9), (1, square(50), 0.8), (2, square(20), 0.7)], 1.0, 0.7),
+        # the first two are right, then two wrong ones come before the third: precision 1 at recall 2/3, 3/5 at recall 1
+        (
+            [
+                (1, square(0), 0.9),
+                (1, square(50), 0.8),
+                (2, square(80), 0.6),
+                (1, square(25), 0.5),
+                (2, square(20), 0.4),
+            ],
+            2 * 0.66 / 1.66,
+            0.8,
+        ),
+        # right ones alone, all of them needed
+        ([(1, square(0), 0.9), (2, square(20), 0.2)], 2 * 0.66 / 1.66, 0.2),
+        ([(1, square(80), 0.9)], 0.0, 0.0),
+        ([], 0.0, 0.0),
+    ],
+)
+def test_the_score_from_which_a_person_is_one(found, f1, threshold):
+    """At COCO's 101 recalls: 0.66 is the last below two thirds."""
+    result = judged(TWO, found)
+    assert (result.f1, result.threshold) == pytest.approx((f1, threshold), abs=1e-6)
+
+
 def test_crowds_are_neither_found_nor_missed():
     images = [image(square(0), crowd=[square(50)])]
     found = [(1, square(0), 0.5), (1, square(51, 9), 0.9), (1, square(50, 9), 0.8)]
