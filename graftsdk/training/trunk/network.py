@@ -78,9 +78,12 @@ def new_optimizer(model: nn.Module, options: TrunkOptions) -> torch.optim.Optimi
         {"params": [each for each in parameters if each.ndim > 1], "weight_decay": options.weight_decay},
         {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
     ]
+    # Fused: 5 ms a step in place of 16 for InceptionV3 of width 0.25 on one thread. A state that is read again has its
+    # counters on the CPU, where a GPU's fused kernel does not want them.
+    fused = all(each.device.type == "cpu" for each in parameters)
     if options.optimizer == "adamw":
-        return torch.optim.AdamW(groups, options.learning_rate, BETAS, foreach=True)
-    return torch.optim.SGD(groups, options.learning_rate, MOMENTUM, nesterov=True, foreach=True)
+        return torch.optim.AdamW(groups, options.learning_rate, BETAS, fused=fused)
+    return torch.optim.SGD(groups, options.learning_rate, MOMENTUM, nesterov=True, fused=fused)
 
 
 def set_momentum(model: nn.Module, momentum: float) -> None:
