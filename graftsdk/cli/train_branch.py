@@ -25,7 +25,9 @@ examples:
   graftsdk train branch backpack --data labels --trunk trunk.safetensors -o backpack.safetensors
   graftsdk train branch backpack --data labels --trunk trunk.safetensors --tap 8 -o full.safetensors
   graftsdk train branch backpack --data labels --trunk trunk.safetensors --tap 8 --width 0.25 \\
-      --distil full.safetensors -o backpack.safetensors"""
+      --distil full.safetensors -o backpack.safetensors
+  graftsdk train branch backpack --teacher old.onnx --images crops/ --trunk trunk.safetensors \\
+      -o backpack.safetensors"""
 _OPTIONS = (
     *("tap", "until", "pooling", "width", "init", "tolerance", "views", "precision", "epochs", "batch", "balance"),
     *("learning_rate", "first_rate", "weight_decay", "ema", "patience", "soft_weight", "soft_temperature"),
@@ -49,12 +51,13 @@ def add_parser(kinds: Any) -> None:
     _add_data(command)
     _add_branch(command)
     _add_learning(command)
+    _add_teacher(command)
     command.set_defaults(run=run)
 
 
 def _add_data(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("data and output").add_argument
-    add("--data", required=True, metavar="DATA", help="folder of sub-datasets")
+    add("--data", metavar="DATA", help="folder of sub-datasets; with --teacher it may be left out")
     add("--trunk", required=True, metavar="FILE", help="checkpoint of the trunk")
     add("-o", "--output", required=True, metavar="OUT", help="the branch's checkpoint, .safetensors")
     add("--classes", nargs="+", metavar="CLASS", help="their order, the positive one last; default: as the data says")
@@ -96,6 +99,21 @@ def _add_learning(command: argparse.ArgumentParser) -> None:
     add("--device", choices=["cpu", "cuda"], help="default cpu")
 
 
+def _add_teacher(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("in place of annotations: a classifier that is in use today").add_argument
+    add("--teacher", metavar="ONNX", help="one image in, scores of this label out; its answers are learned")
+    add("--images", metavar="DIR", help="pictures of one person each, which nobody has to annotate")
+    add("--keep", choices=["recall", "fpr"], help="on DATA's validation images, as the threshold; default recall")
+    add("--teacher-threshold", type=float, metavar="P", dest="old_threshold", help="of its use today; default 0.5")
+    add("--teacher-gives", choices=["probabilities", "logits"], dest="old_gives", help="default: told by the values")
+    add("--teacher-output", metavar="NAME", dest="old_output", help="where it has several")
+    add("--teacher-size", type=int, nargs=2, metavar=("H", "W"), dest="old_size", help="where its input is open")
+    add("--teacher-mean", type=float, nargs=3, metavar="X", dest="old_mean", help="of its crops; default ImageNet's")
+    add("--teacher-std", type=float, nargs=3, metavar="X", dest="old_std", help="of its crops; default ImageNet's")
+    add("--teacher-order", choices=["rgb", "bgr"], dest="old_order", help="of its channels; default rgb")
+    add("--teacher-fit", choices=["stretch", "letterbox"], dest="old_fit", help="of its crops; default stretch")
+
+
 def _number_or_auto(kind: type[int] | type[float]) -> Any:
     def read(text: str) -> int | float | str:
         return text if text == "auto" else kind(text)
@@ -115,6 +133,10 @@ def run(args: argparse.Namespace) -> int:
         if given.get("tap", "auto") != "auto":
             raise InputError("--search-taps: expected with --tap auto only, found --tap too; leave one out")
         given["search_taps"] = tuple(given["search_taps"])
+    if args.teacher is not None:
+        return _take_over(args, given)
+    if args.data is None or args.images is not None:
+        raise InputError("expected --data, or --teacher with --images, found neither whole")
     report = train_branch(
         args.data,
         args.label,
@@ -127,26 +149,74 @@ def run(args: argparse.Namespace) -> int:
         progress=not args.quiet,
     )
     if args.json:
-        print_json({**asdict(report), "path": str(report.path)})
-        return 0
-    if len(report.tried) > 1:
-        rows = [("tap", "width", "MMAC", "M parameters", "validation AUC", "epoch", "seconds")]
-        for one in report.tried:
-            what = one.candidate
-            rows.append(
-                (
-                    *(str(what.tap), f"{what.width:g}", f"{what.macs / 1e6:.1f}", f"{what.parameters / 1e6:.2f}"),
-                    *(f"{one.auc:.4f}", str(one.best_epoch), f"{one.seconds:.0f}"),
-                )
-            )
-        print_table(rows, right=range(len(rows[0])))
-    print(_told(report))
+        print_json(_json(report))
+    else:
+        _print_tried(report)
+        print(_told(report))
     return 0
 
 
-def _told(report: Any) -> str:
+_TEACHER = ("threshold", "gives", "output", "size", "mean", "std", "order", "fit")
+
+
+def _take_over(args: argparse.Namespace, given: dict[str, Any]) -> int:
+    from graftsdk.training.branch.old_classifier import ClassifierOptions, OldClassifier
+    from graftsdk.training.branch.options import BranchOptions
+    from graftsdk.training.branch.takeover import take_over
+
+    if args.images is None or args.distil is not None:
+        raise InputError("--teacher: expected --images and no --distil, found another combination")
+    old = {name: getattr(args, f"old_{name}") for name in _TEACHER}
+    old = {name: tuple(value) if isinstance(value, list) else value for name, value in old.items() if value is not None}
+    given = {"soft_weight": 1.0, "threshold": "accuracy"} | given
+    options = BranchOptions(**given, cache=not args.no_cache)
+    with OldClassifier(args.teacher, ClassifierOptions(**old), threads=args.threads) as classifier:
+        found = take_over(
+            classifier,
+            args.images,
+            args.label,
+            args.trunk,
+            args.output,
+            options,
+            classes=args.classes or ("no", "yes"),
+            root=args.data,
+            keep=args.keep or "recall",
+            cache=args.cache,
+            progress=not args.quiet,
+        )
+    if args.json:
+        told = {**asdict(found), "branch": _json(found.branch), "list": str(found.list)}
+        print_json(told)
+        return 0
+    _print_tried(found.branch)
+    print(_told(found.branch, "agreement with the old decisions, validation"))
+    last = "" if found.threshold is None else f"; in use from {found.threshold:.4f} ({found.rule})"
+    print(
+        f"{found.differing} of {counted(found.compared, 'held-out crop')} decided otherwise than before{last}\n"
+        f"list: {one_line(str(found.list))}"
+    )
+    return 0
+
+
+def _json(report: Any) -> dict[str, Any]:
+    return {**asdict(report), "path": str(report.path), "cache": str(report.cache)}
+
+
+def _print_tried(report: Any) -> None:
+    if len(report.tried) < 2:
+        return
+    rows = [("tap", "width", "MMAC", "M parameters", "validation AUC", "epoch", "seconds")]
+    for one in report.tried:
+        what = one.candidate
+        cost = f"{what.macs / 1e6:.1f}", f"{what.parameters / 1e6:.2f}"
+        result = f"{one.auc:.4f}", str(one.best_epoch), f"{one.seconds:.0f}"
+        rows.append((str(what.tap), f"{what.width:g}", *cost, *result))
+    print_table(rows, right=range(len(rows[0])))
+
+
+def _told(report: Any, first: str = "validation") -> str:
     shown = []
-    for split, before in (("validation", ""), ("test", "test.")):
+    for split, before in ((first, ""), ("test", "test.")):
         names = [name for name in report.metrics if name.startswith(before) and name.split(".")[-1] == "auc"]
         names = [name for name in names if before or not name.startswith("test.")]
         for name in names:

@@ -6,6 +6,7 @@ import argparse
 import json
 
 import pytest
+from training.branch.old_network import write_old
 from training.crops.drawn_labels import drawn_set
 
 from graftsdk.cli import train_branch
@@ -55,3 +56,27 @@ def test_a_searchs_taps_beside_a_tap_are_refused(made, tmp_path):
         command("lady's bag", *data, "--tap", 8, "--search-taps", 7)
     with pytest.raises(SystemExit):
         command("lady's bag", *data, "--tap", "late")
+
+
+def test_a_teacher_needs_images(made, tmp_path):
+    words = ("--trunk", made / "trunk.safetensors", "-o", tmp_path / "bag.safetensors")
+    with pytest.raises(InputError, match="expected --images"):
+        command("bag", *words, "--teacher", "old.onnx")
+    with pytest.raises(InputError, match="expected --data, or --teacher"):
+        command("bag", *words)
+
+
+def test_a_teachers_differences_are_told(made, tmp_path, capsys):
+    write_old(tmp_path / "old.onnx")
+    images = tmp_path / "crops"
+    images.mkdir()
+    for path in (made / "lady's bag" / "train").glob("*/*.png"):
+        for copy in "abc":  # a fifth is held out
+            (images / f"{copy}-{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
+    words = ("--teacher", tmp_path / "old.onnx", "--images", images, "--tap", 8, "--epochs", 1, "--quiet")
+    more = ("--teacher-mean", 0, 0, 0, "--teacher-std", 1, 1, 1, "--trunk", made / "trunk.safetensors")
+    more += ("-o", tmp_path / "a.safetensors")
+    assert command("lady's bag", *words, *more) == 0
+    told = capsys.readouterr().out
+    assert "held-out crops decided otherwise than before; in use from 0." in told and "(accuracy)" in told
+    assert (tmp_path / "a.differences.csv").read_text().startswith("file,old_score,new_score")

@@ -51,10 +51,7 @@ def candidates(trunk: Trunk, label: str, classes: Sequence[str], options: Branch
         InputError: a tap that the trunk does not have, or none that could be tried.
     """
     last = trunk.check_tap(len(trunk.blocks) if options.until is None else options.until, "until")
-    if options.tap == AUTO:
-        wanted = options.search_taps or default_taps(last)
-    else:
-        wanted = (options.tap,)
+    wanted = (options.search_taps or default_taps(last)) if options.tap == AUTO else (options.tap,)
     taps = sorted({trunk.check_tap(tap) for tap in wanted if tap <= last or options.tap != AUTO}, reverse=True)
     if not taps:
         raise InputError(f"search_taps: expected some from 0 to until = {last}, found {list(wanted)}")

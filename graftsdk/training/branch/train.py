@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from graftsdk.training.branch.features import Features, LiveFeatures, frozen, st
 from graftsdk.training.branch.fitting import Data, Fit, branch_logits, fit_branch, share_shift
 from graftsdk.training.branch.judging import figures_on_test, settle
 from graftsdk.training.branch.options import BranchOptions
+from graftsdk.training.branch.report import BranchReport
 from graftsdk.training.branch.search import Tried, candidates, chosen, enough, new_branch
 from graftsdk.training.branch.views import CropViews
 from graftsdk.training.compute import torch_threads
@@ -31,45 +31,12 @@ from graftsdk.training.interrupts import stop_asked
 from graftsdk.training.labels import LabelSet, check_leaks, open_label
 from graftsdk.training.labels.sets import SPLITS
 
-__all__ = ["BranchReport", "train_branch"]
+__all__ = ["run_training", "train_branch"]
 
 CACHE = "features"  # beside the output, shared by all labels there: names in it never clash
 _logger = logging.getLogger("graftsdk")
 
 _Path = str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class BranchReport:
-    """What came out.
-
-    Attributes:
-        path: of the checkpoint.
-        label, classes, tap, until, pooling, width: of the branch.
-        macs, parameters: of its own blocks, pooling and classifier.
-        metrics: as they stand in the checkpoint: "auc", "precision" ... on validation, "test.auc" ... on test data.
-        thresholds, temperature: the same. rule: that the thresholds follow.
-        tried: all branches that were trained, by cost.
-        curve: loss and validation AUC of each epoch of the one that was kept.
-        seconds: "features" (decoding, trunk, disk) and "training", all candidates.
-    """
-
-    path: Path
-    label: str
-    classes: tuple[str, ...]
-    tap: int
-    until: int
-    pooling: str
-    width: float
-    macs: int
-    parameters: int
-    metrics: Mapping[str, float]
-    thresholds: Mapping[str, float]
-    temperature: float
-    rule: str
-    tried: tuple[Tried, ...]
-    curve: tuple[Mapping[str, float], ...]
-    seconds: Mapping[str, float]
 
 
 def train_branch(
@@ -112,14 +79,40 @@ def train_branch(
         OSError: the disk is full or fails.
     """
     options = BranchOptions() if options is None else options
+    check_target(Path(output))
+    labels = open_label(root, label, classes=classes)
+    check_leaks(labels)
+    return run_training(
+        labels, trunk_path, output, options, cache=cache, distil=distil, augmentation=augmentation, progress=progress
+    )
+
+
+def run_training(
+    labels: LabelSet,
+    trunk_path: _Path,
+    output: _Path,
+    options: BranchOptions,
+    *,
+    cache: _Path | None = None,
+    distil: _Path | None = None,
+    known: npt.NDArray[np.float64] | None = None,
+    augmentation: Augmentation | None = None,
+    progress: bool = True,
+) -> BranchReport:
+    """`train_branch` on a sub-dataset that is open already.
+
+    Args:
+        labels: it is not looked through for leaks.
+        known: float64[N, C], logits for the training images to be learned in place of a branch's.
+        trunk_path, output, options, cache, distil, augmentation, progress: as `train_branch`, and the same errors.
+    """
     target = Path(output)
     check_target(target)
     trunk = frozen(Trunk.load(trunk_path))
-    labels = open_label(root, label, classes=classes)
-    check_leaks(labels)
     folder = target.parent / CACHE if cache is None else Path(cache)
+    how = augmentation or Augmentation()
     with torch_threads(options.threads), stop_asked() as stop:
-        run = _Run(trunk, labels, target, options, folder, augmentation or Augmentation(), distil, stop, progress)
+        run = _Run(trunk, labels, target, options, folder, how, distil, known, stop, progress)
         try:
             run.train()
         except NonFiniteOutput as error:
@@ -142,11 +135,13 @@ class _Run:
         folder: Path,
         how: Augmentation,
         distil: _Path | None,
+        known: npt.NDArray[np.float64] | None,
         stop: threading.Event,
         progress: bool,
     ) -> None:
         self._trunk, self._labels, self._target, self._options = trunk, labels, target, options
         self._folder, self._how, self._stop, self._progress = folder, how, stop, progress
+        self._known = known
         self._candidates = candidates(trunk, labels.label, labels.classes, options)
         self._teacher = None if distil is None else load_teacher(distil, trunk, labels.label, labels.classes)
         self._before = {tap: trunk.fingerprint(tap) for tap in {one.tap for one in self._candidates}}
@@ -171,9 +166,11 @@ class _Run:
         self._test = self._features("test", taps, 1) if "test" in self._crops else {}
         targets = self._crops["train"].targets
         wanted = None
+        shift = share_shift(targets, len(self._labels.classes), options)
         if self._teacher is not None:
-            shift = share_shift(targets, len(self._labels.classes), options)
             wanted = answers(self._teacher, train[self._teacher.tap], shift, self._stop)
+        elif self._known is not None:  # the same of every view
+            wanted = np.broadcast_to((self._known - shift).astype(np.float32), (options.views, *self._known.shape))
         self._seconds["features"] = time.monotonic() - began
         for candidate in self._candidates:
             branch = new_branch(
@@ -240,6 +237,7 @@ class _Run:
             rule,
             tuple(self.tried),
             fit.curve,
+            self._folder,
             dict(self._seconds),
         )
 
