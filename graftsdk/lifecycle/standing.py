@@ -22,7 +22,9 @@ __all__ = [
     "Standing",
     "TrunkStanding",
     "branch_document",
+    "is_on",
     "keeps",
+    "plan_manifest",
     "stand",
     "trunk_document",
     "validation_auc",
@@ -107,10 +109,7 @@ def stand(registry: Registry) -> Standing:
         PlanError: trunk or plan cannot be read. What is wrong with one label stands with that label.
     """
     trunk = trunk_document(registry.trunk) if registry.trunk.exists() else None
-    manifest = None
-    if registry.plan.exists():
-        with open_plan(registry.plan) as plan:
-            manifest = plan.manifest
+    manifest = plan_manifest(registry.plan)
     labels, new = [], []
     for label, entry in registry.labels.items():
         try:
@@ -142,7 +141,7 @@ def _label(
         tried = None
     stale = () if branch is None else differences(branch, entry, data, trunk)
     state: State = "untrained" if branch is None else "stale" if stale else "current"
-    if branch is not None and tried is not None and stale and keeps(branch, tried, entry.tolerance):
+    if branch is not None and tried is not None and trunk is not None and keeps(branch, tried, trunk, entry.tolerance):
         state = "kept"
     found = None if manifest is None else manifest.find(label)
     same = found is not None and replace(found[1].document, exported=None) == branch
@@ -167,9 +166,7 @@ def differences(
     same = {
         "data": data.digest in branch.provenance.data,
         "classes": data.classes == branch.classes,
-        "trunk": trunk is not None
-        and branch.tap <= trunk.blocks
-        and branch.trunk_fingerprint == trunk.fingerprints[branch.tap],
+        "trunk": trunk is not None and is_on(branch, trunk),
         "tap": options.tap in ("auto", branch.tap),
         "until": ends in (None, branch.until),
         "width": options.width in ("auto", branch.width) or branch.tap == branch.until,  # no own blocks, no width
@@ -178,13 +175,19 @@ def differences(
     return tuple(name for name, value in same.items() if not value)
 
 
-def keeps(old: BranchDocument, tried: BranchDocument, tolerance: float) -> bool:
-    """Whether a label keeps its old branch on a former trunk: on the same data its AUC fell by more than `tolerance`.
+def is_on(branch: BranchDocument, trunk: TrunkDocument) -> bool:
+    """Whether a branch was trained on this trunk, or on one with the same blocks before its tap."""
+    return branch.tap <= trunk.blocks and branch.trunk_fingerprint == trunk.fingerprints[branch.tap]
 
-    Of more than two classes by that of one of them. Crops of another specification cannot share a plan, and figures on
+
+def keeps(old: BranchDocument, tried: BranchDocument, trunk: TrunkDocument, tolerance: float) -> bool:
+    """Whether a label keeps its branch on a former trunk: on this one, by the same data, its AUC fell too far.
+
+    Of more than two classes, that of one of them. Crops of another specification cannot share a plan, and figures on
     other data cannot be compared: the new branch is taken then.
     """
-    if old.crop != tried.crop or old.classes != tried.classes or old.provenance.data != tried.provenance.data:
+    alike = (old.crop, old.classes, old.provenance.data) == (tried.crop, tried.classes, tried.provenance.data)
+    if is_on(old, trunk) or not alike:
         return False
     before, after = _aucs(old), _aucs(tried)
     return any(before[name] - after[name] > tolerance for name in before.keys() & after.keys())
@@ -217,3 +220,11 @@ def branch_document(path: Path, label: str) -> BranchDocument | None:
     if not isinstance(document, BranchDocument) or document.label != label:
         raise PlanCorrupt(f"{path}: expected the branch {label!r}, found another checkpoint; move it away")
     return document
+
+
+def plan_manifest(path: Path) -> Manifest | None:
+    """None where there is no file. Raises PlanError: it cannot be read, or is no plan."""
+    if not path.exists():
+        return None
+    with open_plan(path) as plan:
+        return plan.manifest

@@ -12,27 +12,25 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, TypeGuard
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from graftsdk.errors import FingerprintMismatch, GraftError, InputError
-from graftsdk.files import atomic_write
-from graftsdk.lifecycle.changes import PlanChange, compare_manifests
+from graftsdk.errors import GraftError, InputError
+from graftsdk.files import atomic_write, check_target
+from graftsdk.lifecycle.changes import PlanChange
+from graftsdk.lifecycle.plan_update import update_plan
 from graftsdk.lifecycle.registry import Registry
 from graftsdk.lifecycle.standing import (
     LabelStanding,
     Standing,
     branch_document,
     keeps,
+    plan_manifest,
     stand,
     trunk_document,
     validation_auc,
 )
-from graftsdk.plan import BranchDocument, CropSpec, Manifest, Part, TrunkDocument, open_plan
-from graftsdk.plan.edit import add_branches, merge_plans
-from graftsdk.plan.onnx_part import read_onnx_part
+from graftsdk.plan import CropSpec
 from graftsdk.text import listed
 from graftsdk.training.labels import open_label
 
@@ -135,6 +133,8 @@ def update(
 ) -> UpdateReport:
     """Do what is due. A label whose training fails keeps what it has, and the others go on.
 
+    What such a training saved, as one does whose loss became infinite, is taken by the next update.
+
     Args:
         registry: as it was read.
         only, trunk: see `due_steps`.
@@ -150,6 +150,8 @@ def update(
     standing = stand(registry)
     steps = due_steps(standing, only, trunk)
     anew = any(step.what == "trunk" for step in steps)
+    for path in (registry.plan, registry.trunk):
+        check_target(path)
     _check_crop(registry, anew)
     if anew:
         _train_trunk(registry, tools, progress)
@@ -160,7 +162,8 @@ def update(
         if step.what in ("branch", "take"):
             outcomes.append(_bring(registry, step, tools, progress))
     labels = only or tuple(registry.labels)
-    return UpdateReport(anew, tuple(outcomes), _plan(registry, labels, tools))
+    change = update_plan(registry, labels, tools.export_parts, tools.export_plan)
+    return UpdateReport(anew, tuple(outcomes), change)
 
 
 def _tools() -> Tools:
@@ -187,7 +190,7 @@ def _network(registry: Registry) -> dict[str, Any]:
 
 def _check_crop(registry: Registry, anew: bool) -> None:
     crop = _network(registry)["crop"] if anew else trunk_document(registry.trunk).crop
-    manifest = _manifest(registry.plan)
+    manifest = plan_manifest(registry.plan)
     if manifest is not None and crop is not None and manifest.crop != crop:
         raise InputError(
             f"{registry.path}: expected a plan whose crops are the trunk's, found {manifest.crop} in "
@@ -197,6 +200,8 @@ def _check_crop(registry: Registry, anew: bool) -> None:
 
 def _train_trunk(registry: Registry, tools: Tools, progress: bool) -> None:
     """A new trunk in the place of the old one, which goes to the former ones."""
+    from graftsdk.training.curve import curve_path
+    from graftsdk.training.training_state import state_path
     from graftsdk.training.trunk.options import TrunkNetwork, TrunkOptions
 
     try:
@@ -212,15 +217,24 @@ def _train_trunk(registry: Registry, tools: Tools, progress: bool) -> None:
         if not path.name.startswith(name):
             path.unlink()
     target = registry.trunks / f"{name}.safetensors"
-    cache, labels = registry.branches / "cache", tuple(registry.labels)
-    tools.train_trunk(registry.root, labels, target, options, trunk=start, cache=cache, resume=True, progress=progress)
+    tools.train_trunk(
+        registry.root,
+        tuple(registry.labels),
+        target,
+        options,
+        trunk=start,
+        cache=registry.cache,
+        resume=state_path(target).exists(),
+        progress=progress,
+    )
     if registry.trunk.exists():
         former = registry.trunks / f"{trunk_document(registry.trunk).fingerprints[-1][:16]}.safetensors"
         with open(registry.trunk, "rb") as source, atomic_write(former) as copy:
             shutil.copyfileobj(source, copy)
     os.replace(target, registry.trunk)
-    for path in registry.trunks.glob("next-*"):  # state and curve
-        path.unlink()
+    if curve_path(target).exists():
+        os.replace(curve_path(target), curve_path(registry.trunk))
+    state_path(target).unlink(missing_ok=True)
 
 
 def _bring(registry: Registry, step: Step, tools: Tools, progress: bool) -> Outcome:
@@ -234,77 +248,13 @@ def _bring(registry: Registry, step: Step, tools: Tools, progress: bool) -> Outc
         _logger.info("%s: a branch is trained (%s)", label, step.why)
         try:
             tools.train_branch(
-                registry.root,
-                label,
-                registry.trunk,
-                tried,
-                entry.options,
-                cache=registry.branches / "cache",
-                progress=progress,
+                registry.root, label, registry.trunk, tried, entry.options, cache=registry.cache, progress=progress
             )
         except GraftError as error:
             return Outcome(label, "failed", before, None, str(error))
     new = branch_document(tried, label)
     assert new is not None
-    if old is not None and old.trunk_fingerprint != new.trunk_fingerprint and keeps(old, new, entry.tolerance):
+    if old is not None and keeps(old, new, trunk_document(registry.trunk), entry.tolerance):
         return Outcome(label, "kept", before, validation_auc(new))
     os.replace(tried, path)
     return Outcome(label, "taken", before, validation_auc(new))
-
-
-def _plan(registry: Registry, labels: Sequence[str], tools: Tools) -> PlanChange | None:
-    """Put the branches that the plan lacks into it, each to its own trunk."""
-    groups: dict[Path, list[Path]] = {}
-    for one in stand(registry).labels:
-        if one.label in labels and not one.problem and one.plan != "yes":
-            document = branch_document(registry.branch(one.label), one.label)
-            if document is not None:
-                groups.setdefault(_home(registry, document), []).append(registry.branch(one.label))
-    before = _manifest(registry.plan)
-    for trunk, branches in groups.items():
-        _graft(registry, trunk, branches, tools)
-    after = _manifest(registry.plan)
-    if not groups or after is None:
-        return None
-    return compare_manifests(replace(after, trees=(), tensors={}) if before is None else before, after)
-
-
-def _graft(registry: Registry, trunk: Path, branches: Sequence[Path], tools: Tools) -> None:
-    """One edit of the plan. All other parts keep their bytes, whatever torch has become since they were exported."""
-    with TemporaryDirectory(prefix="graftsdk-") as folder:
-        parts = tools.export_parts(Path(folder), trunk, branches).parts
-        manifest, fingerprints = _manifest(registry.plan), trunk_document(trunk).fingerprints
-        if manifest is None:
-            tools.export_plan(registry.plan, parts[0], parts[1:], registry.segmenter)
-        elif any(tree.document.fingerprints == fingerprints for tree in manifest.trees):
-            found = [read_onnx_part(path) for path in parts[1:]]
-            add_branches(registry.plan, [each for each in found if _is_branch(each)], replace_labels=True)
-        else:
-            other = Path(folder) / "tree.plan"
-            tools.export_plan(other, parts[0], parts[1:])
-            merge_plans(registry.plan, other, registry.plan, replace_labels=True)
-
-
-def _is_branch(part: tuple[Part, TrunkDocument | BranchDocument]) -> TypeGuard[tuple[Part, BranchDocument]]:
-    return isinstance(part[1], BranchDocument)
-
-
-def _home(registry: Registry, branch: BranchDocument) -> Path:
-    """The checkpoint of the trunk that a branch was trained on."""
-    former = sorted(path for path in registry.trunks.glob("*.safetensors") if not path.name.startswith("next-"))
-    for path in (registry.trunk, *former):
-        document = trunk_document(path)
-        if branch.tap <= document.blocks and document.fingerprints[branch.tap] == branch.trunk_fingerprint:
-            return path
-    raise FingerprintMismatch(
-        f"{registry.branch(branch.label)}: expected its trunk, fingerprint({branch.tap}) "
-        f"{branch.trunk_fingerprint[:16]}, at {registry.trunk} or in {registry.trunks}, found others; put it there, or "
-        f"delete the branch, and it is trained anew"
-    )
-
-
-def _manifest(path: Path) -> Manifest | None:
-    if not path.exists():
-        return None
-    with open_plan(path) as plan:
-        return plan.manifest

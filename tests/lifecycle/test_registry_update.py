@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 from lifecycle.small_registry import TOML, Workshop, save, write_label, write_registry
 
-from graftsdk.errors import FingerprintMismatch, InputError, NonFiniteOutput, PlanCorrupt
+from graftsdk.errors import FingerprintMismatch, InputError, NonFiniteOutput, PlanCorrupt, PlanPathError
 from graftsdk.lifecycle.inspection import checkpoint_document
 from graftsdk.lifecycle.registry import Registry, read_registry
 from graftsdk.lifecycle.standing import Standing, stand
@@ -171,6 +171,14 @@ def test_a_label_that_falls_keeps_its_branch_on_the_old_trunk(
         assert homes(root)["hat"] == new
 
 
+def test_another_tap_on_the_same_trunk_is_taken_whatever_it_gives(root: Path, shop: Workshop) -> None:
+    done(root, shop, trunk=True)
+    (root / "graft.toml").write_text(TOML.replace("tap = 1\nuntil = 2", "tap = 2\nuntil = 3"))
+    shop.auc = {"hat": 0.5}
+    assert [one.result for one in done(root, shop).labels] == ["taken", "taken"]
+    assert states(root) == {"bag": "current yes", "hat": "current yes"}
+
+
 def test_a_new_plan_takes_each_label_from_its_own_trunk(root: Path, shop: Workshop) -> None:
     done(root, shop, trunk=True)
     write_label(root, "tie")
@@ -275,6 +283,10 @@ def test_a_trunk_that_is_wanted_otherwise(root: Path, shop: Workshop) -> None:
     assert standing(root).trunk.differing == ("arch", "size")
     assert standing(root).trunk.due
     with pytest.raises(InputError, match="one plan has one crop, so name a new plan"):
+        done(root, shop, trunk=True)
+    assert shop.did == []
+    (root / "graft.toml").write_text(f"plan = 'out/engine.plan'{TOML}")
+    with pytest.raises(PlanPathError, match="out is none; create it first"):
         done(root, shop, trunk=True)
     assert shop.did == []
     (root / "graft.toml").write_text(TOML.replace("steps = 1", ""))
