@@ -53,7 +53,7 @@ def evaluate_plan(
     labels: Sequence[str] | None = None,
     *,
     split: _Split = "test",
-    device: str = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int | None = None,
     progress: bool = False,
 ) -> Evaluated:

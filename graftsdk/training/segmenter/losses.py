@@ -130,12 +130,15 @@ def _targets(outputs: YolactOutputs, priors: Tensor, truths: Sequence[Truth]) ->
     first = np.cumsum([0, *persons[:-1]])
     owner = np.stack([match.truths for match in matches])[image, row] + first[image]
     return _Targets(
-        *(torch.from_numpy(values).to(device) for values in (labels, image, row, owner)),
-        tuple(np.bincount(image, minlength=len(truths)).tolist()),
-        torch.cat([truth.boxes for truth in truths]).to(device),
-        torch.cat([truth.labels for truth in truths]).to(device),
-        torch.from_numpy(np.repeat(np.arange(len(truths)), persons)).to(device),
-        torch.cat([truth.masks for truth in truths]).to(device),
+        labels=torch.from_numpy(labels).to(device),
+        image=torch.from_numpy(image).to(device),
+        row=torch.from_numpy(row).to(device),
+        owner=torch.from_numpy(owner).to(device),
+        counts=tuple(np.bincount(image, minlength=len(truths)).tolist()),
+        boxes=torch.cat([truth.boxes for truth in truths]).to(device),
+        classes=torch.cat([truth.labels for truth in truths]).to(device),
+        of=torch.from_numpy(np.repeat(np.arange(len(truths)), persons)).to(device),
+        masks=torch.cat([truth.masks for truth in truths]).to(device),
     )
 
 
