@@ -86,9 +86,7 @@ def reduce_features(
             raise InputError(f"{name}: expected one image or more, found none; mining needs both sides")
     width = negatives.shape[1]
     if positives.shape[1] != width:
-        raise ShapeError(
-            f"expected features of one width, found {width} for negatives, {positives.shape[1]} for others"
-        )
+        raise ShapeError(f"expected features of one width, found {width} and, of positives, {positives.shape[1]}")
     if len(negatives) + len(positives) <= few or width <= components:
         both = _whole(negatives, "negatives"), _whole(positives, "positives")
         _check_differences(np.concatenate([each[:1000] for each in both]))
@@ -119,7 +117,7 @@ def find_clusters(rows: _Float, count: int, *, seed: int = 0) -> Clusters:
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    first = min(len(rows), max(12_000, 3 * count))  # rows that k-means++ chooses the first centres from
+    first = min(len(rows), max(3000, 3 * count))  # rows that k-means++ chooses the first centres from: most of the time
     means = MiniBatchKMeans(count, batch_size=4096, n_init=3, max_iter=100, init_size=first, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters: empty ones go, below

@@ -189,11 +189,6 @@ class FeatureStore:
             finally:  # what is there is worth keeping, whatever ended the work
                 if done:
                     self._write(done)
-        if self._now() != self._fingerprint:
-            raise FingerprintMismatch(
-                f"trunk: expected fingerprint {self._fingerprint[:16]} throughout, found {self._now()[:16]} at the "
-                f"end; its weights were changed while features were computed: remove {self.folder}, run it again"
-            )
         if failed:
             named = "; ".join(one_line(str(error)) for error in failed[:_TOLD])
             more = f" and {len(failed) - _TOLD} more" if len(failed) > _TOLD else ""
@@ -211,6 +206,12 @@ class FeatureStore:
         return rows
 
     def _write(self, done: Sequence[tuple[bytes, _Float]]) -> None:
+        now = self._now()
+        if now != self._fingerprint:  # no row of another trunk is ever stored
+            raise FingerprintMismatch(
+                f"trunk: expected fingerprint {self._fingerprint[:16]} throughout, found {now[:16]}; its weights were "
+                f"changed while features were computed: load it anew and run it again"
+            )
         features = np.stack([row for _, row in done])
         kind = "<f2" if np.abs(features).max() <= np.finfo(np.float16).max else "<f4"
         rows = np.empty(len(done), [("digest", np.uint8, _DIGEST), ("features", kind, self._width)])
