@@ -102,7 +102,6 @@ def _cuts(scores: Floats) -> Floats:
     below = np.concatenate([[0.0], different[:-1]])
     middle = 0.5 * (below + different)
     cuts = np.where(middle > below, middle, different)  # neighbours in float64 have no number between them
-    cuts[0] = 0.0 if different[0] == 0.0 else cuts[0]
     if different[-1] < 1.0:
         top = 0.5 * (different[-1] + 1.0)
         cuts = np.append(cuts, top if top > different[-1] else 1.0)

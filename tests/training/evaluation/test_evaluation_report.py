@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -116,18 +117,18 @@ def test_csv_holds_every_figure_in_full(tmp_path: Path) -> None:
 
 
 def test_evaluation_in_a_folder(tmp_path: Path) -> None:
-    thresholds = {"帽 子": {"yes": 0.5}, "gender": {"male": 0.6}}
-    folder, labels = tmp_path / "new" / "folder", [judged_of("帽 子"), gender()]
-    written = write_evaluation(folder, labels, thresholds, by_camera=True, draws=10)
-    names = ["evaluation.md", "evaluation.csv", "roc.png", "帽-子.png", "gender.png"]
+    folder = tmp_path / "new" / "folder"
+    judged = replace(gender(), label="帽 子", cameras=("door", "roof", "door", "roof"))
+    written = write_evaluation(folder, [judged], {"帽 子": {"male": 0.6}}, by_camera=True, draws=10)
+    names = ["evaluation.md", "evaluation.csv", "roc.png", "帽-子.png"]
     assert [path.name for path in written] == names
     assert sorted(names) == sorted(path.name for path in folder.iterdir())
     text = written[0].read_text()
-    assert text.startswith("# Evaluation\n") and "## gender: confusion" in text and "| door " in text
-    assert len(written[1].read_text().splitlines()) == 1 + 1 + 3 + 2 + 3  # head, rows, rows of cameras
-    pictures = [cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) for path in written[2:]]
-    assert [image.std() > 10 for image in pictures] == [True] * 3
-    assert pictures[2].shape[0] == 3 * pictures[1].shape[0]  # a row of panels for each class
+    assert text.startswith("# Evaluation\n") and "## 帽 子: confusion" in text and "| door " in text
+    assert len(written[1].read_text().splitlines()) == 1 + 3 + 2 * 3  # head, classes, classes of each camera
+    curves, panels = (cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) for path in written[2:])
+    assert curves.std() > 10 and panels.std() > 10
+    assert panels.shape[:2] == (3 * 418, 1320)  # a row of panels for each class
 
 
 def test_pictures_of_like_labels_have_names_of_their_own() -> None:

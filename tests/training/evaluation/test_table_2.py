@@ -135,7 +135,9 @@ def test_decisions_are_those_that_attributes_make(rng: np.random.Generator, clas
 )
 def test_score_at_its_threshold_counts(threshold: float | None, chosen: int) -> None:
     judged = judged_of(np.array([0, 1, 0, 1]), np.array([0.0, 0.25, 0.5, 1.0]))
-    counts = label_rows(judged, {} if threshold is None else {"yes": threshold}, draws=0)[0].counts
+    thresholds = {} if threshold is None else {"yes": threshold}
+    counts = label_rows(judged, thresholds, draws=0)[0].counts
+    assert decided(judged, thresholds).sum() == chosen
     assert counts.true_positives + counts.false_positives == chosen
 
 
