@@ -32,9 +32,11 @@ COMMANDS = {
     "cache": ("graftsdk.cli.cache", "the compiled engines of this user: ls, clear, verify"),
     "plan": ("graftsdk.cli.plan", "change plans label by label: add, remove, revert, merge, diff, log"),
     "scenes": ("graftsdk.cli.scenes", "draw lift scenes with exact masks, a data set to train on"),
-    "train": ("graftsdk.cli.train", "train a segmenter, or a label's branch, on annotated images"),
+    "train": ("graftsdk.cli.train", "train a trunk, a label's branch or a segmenter on annotated images"),
     "mine": ("graftsdk.cli.mine", "hard negatives of a label: which ones to train on, which to look at"),
     "evaluate": ("graftsdk.cli.evaluate", "how good labels are, on annotated images: Table 2, intervals, pictures"),
+    "status": ("graftsdk.cli.status", "what a graft.toml's labels are trained on, what is stale, what is due"),
+    "update": ("graftsdk.cli.update", "train what is due by a graft.toml, and end in a new plan"),
     "import": ("graftsdk.cli.import_", "foreign weights as a checkpoint, annotated data sets as sub-datasets"),
 }
 

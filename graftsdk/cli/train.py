@@ -9,6 +9,7 @@ from typing import Any
 
 from graftsdk.cli.output import HelpFormatter, print_json
 from graftsdk.cli.train_branch import add_parser as add_branch
+from graftsdk.cli.train_trunk import add_parser as add_trunk
 from graftsdk.text import one_line
 
 __all__ = ["configure", "run"]
@@ -28,7 +29,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = "Train a network on annotated images. Needs the extra [train]."
-    parser.epilog = "examples:\n  graftsdk train segmenter --help\n  graftsdk train branch --help"
+    parser.epilog = "examples:\n  graftsdk train segmenter --help\n  graftsdk train trunk --help\n  graftsdk train branch --help"
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     command = kinds.add_parser(
         "segmenter",
@@ -45,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_network(command)
     _add_learning(command)
     command.set_defaults(run=run)
+    add_trunk(kinds)
     add_branch(kinds)
 
 
