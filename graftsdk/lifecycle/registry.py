@@ -102,11 +102,13 @@ def read_registry(path: str | os.PathLike[str]) -> Registry:
     """The registry in a `graft.toml`, or in the one of a folder.
 
     Raises:
-        InputError: no such file, no TOML, an unknown key, a value of another type or out of range, a path that leads
-            out of the folder, or no sub-dataset beside it; names file and key.
+        InputError: no such file, another name, no TOML, an unknown key, a value of another type or out of range, a path
+            that leads out of the folder, or no sub-dataset beside it; names file and key.
     """
     where = Path(path)
     where = where / GRAFT_TOML if where.is_dir() else where
+    if where.name != GRAFT_TOML:
+        raise InputError(f"{where}: expected a file named {GRAFT_TOML}, where trainings read the order of classes")
     top = _checked(load_toml(where), _TOP, f"{where}: ")
     trunk = _checked(top.get("trunk", {}), _TRUNK, f"{where}: trunk.")
     defaults = _checked(top.get("defaults", {}), _BRANCH, f"{where}: defaults.")

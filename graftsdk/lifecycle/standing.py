@@ -81,11 +81,6 @@ class LabelStanding:
     tried: float | None
     plan: Literal["yes", "older", "no"]
 
-    @property
-    def due(self) -> bool:
-        """Whether an update has anything to do for it."""
-        return self.state in ("untrained", "stale") or (self.state in ("kept", "current") and self.plan != "yes")
-
 
 @dataclass(frozen=True)
 class Standing:
@@ -97,7 +92,7 @@ class Standing:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""
-        labels = [{**asdict(one), "stale": list(one.stale), "due": one.due} for one in self.labels]
+        labels = [{**asdict(one), "stale": list(one.stale)} for one in self.labels]
         trunk = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.trunk).items()}
         return {"trunk": {**trunk, "due": self.trunk.due}, "labels": labels, "unregistered": list(self.unregistered)}
 
@@ -120,15 +115,10 @@ def stand(registry: Registry) -> Standing:
         except GraftError as error:
             labels.append(LabelStanding(label, "broken", (), str(error), None, None, None, "no"))
     strangers = () if manifest is None else tuple(one for one in manifest.labels if one not in registry.labels)
-    return Standing(_trunk(registry, trunk, new), tuple(labels), strangers)
-
-
-def _trunk(registry: Registry, trunk: TrunkDocument | None, new: list[str]) -> TrunkStanding:
-    if trunk is None:
-        return TrunkStanding(None, (), tuple(new))
-    is_now = {"arch": trunk.arch, "width": trunk.width, "size": list(trunk.crop.size)}
-    differing = tuple(name for name, value in registry.network.items() if is_now[name] != value)
-    return TrunkStanding(trunk.fingerprints[-1], differing, tuple(new))
+    is_now = {} if trunk is None else {"arch": trunk.arch, "width": trunk.width, "size": list(trunk.crop.size)}
+    differing = tuple(name for name in is_now if registry.network.get(name, is_now[name]) != is_now[name])
+    fingerprint = None if trunk is None else trunk.fingerprints[-1]
+    return Standing(TrunkStanding(fingerprint, differing, tuple(new)), tuple(labels), strangers)
 
 
 def _label(

@@ -21,7 +21,6 @@ from graftsdk.lifecycle.changes import PlanChange
 from graftsdk.lifecycle.plan_update import update_plan
 from graftsdk.lifecycle.registry import Registry
 from graftsdk.lifecycle.standing import (
-    LabelStanding,
     Standing,
     branch_document,
     keeps,
@@ -98,8 +97,8 @@ def due_steps(standing: Standing, only: Sequence[str] = (), trunk: bool = False)
         InputError: a label that the registry does not have or whose data cannot be used; no trunk and none wanted.
     """
     known = [one.label for one in standing.labels]
-    if unknown := [label for label in only if label not in known]:
-        raise InputError(f"expected labels of the registry, {listed(known)}, found {listed(unknown)}")
+    if unknown := set(only).difference(known):
+        raise InputError(f"expected labels of the registry, {listed(known)}, found {listed(sorted(unknown))}")
     chosen = [one for one in standing.labels if one.label in only or not only]
     for one in standing.labels if trunk else chosen:
         if one.problem:
@@ -111,16 +110,11 @@ def due_steps(standing: Standing, only: Sequence[str] = (), trunk: bool = False)
     if anew:
         why = f"other {', '.join(state.differing)}" if state.differing else f"new to it: {', '.join(state.new)}"
         steps.append(Step("trunk", "", "there is none" if state.fingerprint is None else why))
-    steps += [step for one in chosen for step in _branch_steps(one, anew)]
-    planned = [one.label for one in chosen if one.plan != "yes" or any(step.label == one.label for step in steps)]
-    return (*steps, *(Step("plan", label, "") for label in planned))
-
-
-def _branch_steps(one: LabelStanding, anew: bool) -> tuple[Step, ...]:
-    if not anew and one.state in ("current", "kept"):
-        return ()
-    what = "branch" if anew or one.tried is None else "take"
-    return (Step(what, one.label, "new trunk" if anew else ", ".join(one.stale) or one.state),)
+    due = [one for one in chosen if anew or one.state in ("untrained", "stale")]
+    for one in due:
+        what = "branch" if anew or one.tried is None else "take"
+        steps.append(Step(what, one.label, "new trunk" if anew else ", ".join(one.stale) or one.state))
+    return (*steps, *(Step("plan", one.label, "") for one in chosen if one in due or one.plan != "yes"))
 
 
 def update(
@@ -157,13 +151,12 @@ def update(
         _train_trunk(registry, tools, progress)
         standing = stand(registry)
         steps = due_steps(standing, only)
-    outcomes = []
-    for step in steps:
-        if step.what in ("branch", "take"):
-            outcomes.append(_bring(registry, step, tools, progress))
+    brought = [_bring(registry, step, tools, progress) for step in steps if step.what in ("branch", "take")]
     labels = only or tuple(registry.labels)
+    kept = [one for one in standing.labels if one.state == "kept" and one.label in labels]  # by a former update
+    outcomes = (*brought, *(Outcome(one.label, "kept", one.auc, one.tried) for one in kept))
     change = update_plan(registry, labels, tools.export_parts, tools.export_plan)
-    return UpdateReport(anew, tuple(outcomes), change)
+    return UpdateReport(anew, outcomes, change)
 
 
 def _tools() -> Tools:

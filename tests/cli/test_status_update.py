@@ -88,7 +88,6 @@ def test_json(shop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
         "auc": 0.9,
         "tried": None,
         "plan": "yes",
-        "due": True,
     }
     steps = json.loads(said(capsys, update, "--dry-run", "--json", "--only", "hat"))
     assert steps == [{"do": "branch", "label": "hat", "why": "tap"}, {"do": "plan", "label": "hat", "why": ""}]

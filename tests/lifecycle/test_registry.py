@@ -6,6 +6,7 @@ import pytest
 from lifecycle.small_registry import TOML, write_label, write_registry
 
 from graftsdk.errors import InputError
+from graftsdk.lifecycle import registry
 from graftsdk.lifecycle.registry import read_registry
 
 
@@ -68,6 +69,15 @@ def test_everything_that_it_can_say(tmp_path: Path) -> None:
     assert found.segmenter == "demo"
 
 
+def test_the_example_in_the_documentation(tmp_path: Path) -> None:
+    write_label(tmp_path, "gender", ("female", "male"))
+    lines = [line for line in str(registry.__doc__).splitlines() if line.startswith("    ") or not line]
+    toml = "\n".join(lines).replace("...", "")
+    (tmp_path / "graft.toml").write_text(toml)
+    found = read_registry(tmp_path)
+    assert (found.labels["gender"].options.tap, found.training) == (8, {"epochs": 20})
+
+
 @pytest.mark.parametrize(
     ("toml", "says"),
     [
@@ -115,6 +125,8 @@ def test_refused_in_one_sentence_that_names_the_key(tmp_path: Path, toml: str, s
 def test_no_file_and_no_sub_dataset(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"graft.toml: expected a TOML file, found: No such file"):
         read_registry(tmp_path / "graft.toml")
+    with pytest.raises(InputError, match=r"other.toml: expected a file named graft.toml"):
+        read_registry(tmp_path / "other.toml")
     (tmp_path / "graft.toml").write_text(TOML)
     with pytest.raises(InputError, match="expected folders LABEL/train/CLASS/"):
         read_registry(tmp_path)

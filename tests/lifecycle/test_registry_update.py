@@ -161,8 +161,13 @@ def test_a_label_that_falls_keeps_its_branch_on_the_old_trunk(
     assert new != old
     assert {name: tensors(root)[name] for name in before} == before
     assert states(root)["hat"] == ("kept trunk yes" if kept else "current yes")
-    assert (root / "branches" / "hat.safetensors").read_bytes() == parts if kept else True
+    assert ((root / "branches" / "hat.safetensors").read_bytes() == parts) == kept
     assert steps(root, trunk=True) == ""  # decided once
+    again = done(root, shop)
+    assert [(one.label, one.result, one.before, one.after) for one in again.labels] == (
+        [("hat", "kept", 0.9, pytest.approx(0.9 - fall))] if kept else []
+    )
+    assert (shop.did, again.change) == ([], None)
     if kept:
         (root / "graft.toml").write_text(f"{TOML}tolerance = 0.1")
         assert steps(root) == "k:hat p:hat"
