@@ -1,23 +1,25 @@
 """`graft.toml` beside the sub-datasets: trunk, labels and plan that belong together, in one file that people write.
 
-plan = "engine.plan"           # paths are relative to the file and stay in its folder
-branches = "branches"          # folder of the branches' checkpoints, old trunks and features
-segmenter = "demo"             # of a new plan: "demo" or a path; default: none
+    plan = "engine.plan"           # paths are relative to the file and stay in its folder
+    branches = "branches"          # folder of the branches' checkpoints, old trunks and features
+    segmenter = "demo"             # of a new plan: "demo" or a path; default: none
 
-[trunk]
-path = "trunk.safetensors"
-arch = "inception_v3"          # with width and size; or start = "imagenet.safetensors", a trunk to begin with
-width = 0.5
-size = [192, 96]               # (H, W) of a crop
-epochs = 20                    # and other options of training: steps, minutes, batch, tasks ...
+    [trunk]
+    path = "trunk.safetensors"
+    arch = "inception_v3"          # with width and size; or start = "imagenet.safetensors", a trunk to begin with
+    width = 0.5
+    size = [192, 96]               # (H, W) of a crop
+    epochs = 20                    # and other options of training: steps, minutes, batch, tasks ...
 
-[defaults]                     # of every label: tap, until, pooling, width, tolerance and options of training
-tap = "auto"
-tolerance = 0.01               # AUC on validation that a label may lose by a new trunk
+    [defaults]                     # of every label: tap, until, pooling, width, tolerance and options of training
+    tap = "auto"
+    tolerance = 0.01               # AUC on validation that a label may lose by a new trunk
 
-[labels.gender]                # what differs from the defaults; every sub-dataset in the folder is a label
-classes = ["female", "male"]   # their order, the positive class last, where folders are not "no" and "yes"
-tap = 8
+    [labels.gender]                # what differs from the defaults; every sub-dataset in the folder is a label
+    classes = ["female", "male"]   # their order, the positive class last, where folders are not "no" and "yes"
+    tap = 8
+
+Other keys are refused: one that is misspelt must not be an option without effect.
 """
 
 from __future__ import annotations
