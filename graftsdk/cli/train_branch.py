@@ -168,8 +168,8 @@ def _take_over(args: argparse.Namespace, given: dict[str, Any]) -> int:
         raise InputError("--teacher: expected --images and no --distil, found another combination")
     old = {name: getattr(args, f"old_{name}") for name in _TEACHER}
     old = {name: tuple(value) if isinstance(value, list) else value for name, value in old.items() if value is not None}
-    given = {"soft_weight": 1.0, "threshold": "accuracy"} | given
-    options = BranchOptions(**given, cache=not args.no_cache)
+    chosen: dict[str, Any] = {"soft_weight": 1.0, "threshold": "accuracy", **given}
+    options = BranchOptions(**chosen, cache=not args.no_cache)
     with OldClassifier(args.teacher, ClassifierOptions(**old), threads=args.threads) as classifier:
         found = take_over(
             classifier,

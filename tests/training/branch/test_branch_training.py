@@ -12,7 +12,7 @@ import torch
 from training.crops.drawn_labels import drawn_set
 
 from graftsdk.errors import FingerprintMismatch, InputError, NonFiniteOutput, PlanPathError
-from graftsdk.models import Branch, Trunk
+from graftsdk.models import Branch, FewCellsWarning, Trunk
 from graftsdk.plan import CropSpec
 from graftsdk.preprocess import read_crop
 from graftsdk.training.branch import fitting, train
@@ -179,3 +179,11 @@ def test_control_c_leaves_what_was_there(made, tmp_path, monkeypatch):
 def test_an_output_that_cannot_be_written_is_told_at_once(made, tmp_path):
     with pytest.raises(PlanPathError, match="expected an existing folder"):
         trained(made, tmp_path / "nowhere" / "a.safetensors")
+
+
+def test_bilinear_branches_are_trained_too(made, tmp_path):
+    options = replace(OPTIONS, tap=4, until=5, pooling="bilinear", epochs=4)
+    with pytest.warns(FewCellsWarning):
+        report = trained(made, tmp_path / "a.safetensors", options, cache=made / "cache")
+    assert (report.pooling, report.tap, report.until) == ("bilinear", 4, 5)
+    assert report.metrics["auc"] > 0.9
