@@ -126,12 +126,11 @@ class FeatureStore:
             KeyboardInterrupt: as above.
         """
         with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
-            lines = tqdm(total=len(paths), unit="image", desc="reading", disable=not progress, leave=False)
-            digests = []
-            with lines:
-                for digest in pool.map(_digest, paths, chunksize=64):
-                    digests.append(digest)
-                    lines.update()
+            digests = list[bytes]()
+            with tqdm(total=len(paths), unit="image", desc="reading", disable=not progress, leave=False) as line:
+                for start in range(0, len(paths), PART_ROWS):  # a pool takes all that it is given at once
+                    digests += pool.map(_digest, paths[start : start + PART_ROWS])
+                    line.update(len(digests) - line.n)
             maps = self._maps()
             known = _places(maps)
             missing = {digest: path for digest, path in zip(digests, paths, strict=True) if digest not in known}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from graftsdk.errors import InputError, ShapeError
+from graftsdk.errors import InputError, MissingDependency, ShapeError
 from graftsdk.training.mining import MiningOptions, find_clusters, mine_features, reduce_features, usual_clusters
 
 
@@ -138,3 +140,10 @@ def test_from_features_to_a_selection(rng):
     assert (scaled.selection.kept == mined.selection.kept).all()
     other = mine_features(np.concatenate(kinds), base[4], MiningOptions(clusters=4, keep=0.3, gamma=5.0))
     assert (other.selection.kept == mined.selection.kept).all()
+
+
+@pytest.mark.parametrize("module", ["ot", "sklearn.cluster", "scipy.spatial"])
+def test_what_is_not_installed_is_named(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependency, match=rf"mining needs {module}: pip install 'graftsdk\[train\]'"):
+        mine_features(GOOD, GOOD, MiningOptions(clusters=2))

@@ -79,7 +79,7 @@ def test_samples_are_of_one_size(rng, monkeypatch, sizes, positives, asked, n):
 
 def test_equal_seeds_give_equal_distances(rng):
     sets = planted(rng, 40)
-    first, again, other = (cluster_distances(*sets, sample=20, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (cluster_distances(*sets, sample=20, repeats=3, seed=seed) for seed in (3, 3, 4))
     assert isinstance(first, Distances) and (first.emd == again.emd).all() and first.floor == again.floor
     assert (first.emd != other.emd).any()
 
