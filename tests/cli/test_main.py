@@ -21,7 +21,8 @@ from graftsdk.cli.main import COMMANDS, main
 SUBCOMMANDS = {
     "cache": ("ls", "clear", "verify"),
     "plan": ("add", "remove", "revert", "merge", "diff", "log"),
-    "import": ("torchvision",),
+    "import": ("torchvision", "yolact", "peta", "pa100k", "rap"),
+    "train": ("trunk", "branch", "segmenter"),
 }
 EVERY = [
     *((name,) for name in COMMANDS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -37,20 +38,25 @@ def parse_rule(rule: str) -> _Rule:
     text = rule.strip()
     if text in ("f1", "youden", "accuracy"):
         return _Rule(text, ())
-    try:
-        if bound := _BOUND.fullmatch(text):
-            value = float(bound[2])
-            if 0.0 <= value <= 1.0:
-                return _Rule(bound[1].rstrip("<>= "), (value,))
-        if cost := _COST.fullmatch(text):
-            costs = float(cost[1]), float(cost[2])
-            if all(0.0 < value < float("inf") for value in costs):
-                return _Rule("cost", costs)
-    except ValueError:  # "1e" and the like: told below
-        pass
+    if bound := _BOUND.fullmatch(text):
+        value = _number(bound[2])
+        if 0.0 <= value <= 1.0:
+            return _Rule(bound[1].rstrip("<>= "), (value,))
+    if cost := _COST.fullmatch(text):
+        costs = _number(cost[1]), _number(cost[2])
+        if all(0.0 < value < math.inf for value in costs):
+            return _Rule("cost", costs)
     raise InputError(
         f"rule: expected one of {', '.join(RULES)} with X from 0 to 1 and costs above 0, found {rule!r:.80}"
     )
+
+
+def _number(text: str) -> float:
+    """NaN for "1e" and the like, which lies in no range."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def choose_threshold(targets: npt.ArrayLike, scores: npt.ArrayLike, rule: str = DEFAULT_RULE) -> float:
