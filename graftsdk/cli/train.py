@@ -29,7 +29,9 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = "Train a network on annotated images. Needs the extra [train]."
-    parser.epilog = "examples:\n  graftsdk train segmenter --help\n  graftsdk train trunk --help\n  graftsdk train branch --help"
+    parser.epilog = "examples:\n" + "\n".join(
+        f"  graftsdk train {kind} --help" for kind in ("segmenter", "trunk", "branch")
+    )
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     command = kinds.add_parser(
         "segmenter",

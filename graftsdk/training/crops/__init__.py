@@ -2,6 +2,4 @@
 
 from __future__ import annotations
 
-from __future__ import annotations
-
 __all__: list[str] = []
