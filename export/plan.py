@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from graftsdk.plan.edit import create_plan
 from graftsdk.plan.manifest import DEFAULT_PERSONS
 from graftsdk.plan.onnx_part import write_onnx_part
 from graftsdk.prediction import reported_labels
-from graftsdk.text import one_line
+from graftsdk.text import file_names, one_line
 
 __all__ = ["ExportReport", "export_branch", "export_parts", "export_plan", "export_trunk"]
 
@@ -216,7 +215,7 @@ def _export(
     scions = [read_branch(branch) for branch in branches]
     check_together(stock, scions)
     if folder is not None:
-        for name in _file_names([scion.document.label for scion in scions]):
+        for name in _part_names([scion.document.label for scion in scions]):
             _check_part_target(Path(folder) / name)
     rounds = max(1, -(-len(images) // _ROUND))
     with _bar((1 + rounds) * (1 + len(scions)) + (segmenter is not None), progress) as step:
@@ -241,7 +240,7 @@ def _write_parts(
     if not folder.is_dir():
         folder.mkdir(parents=True)
         written.append(folder)
-    names = _file_names([document.label for _, document in done.branches])
+    names = _part_names([document.label for _, document in done.branches])
     files = [folder / name for name in names[:-1]]
     contents: list[tuple[Part, TrunkDocument | BranchDocument]] = [done.trunk, *done.branches]
     for file, (part, document) in zip(files, contents, strict=True):
@@ -257,16 +256,9 @@ def _write_parts(
     return tuple(files)
 
 
-def _file_names(labels: Sequence[str]) -> list[str]:
-    """trunk.onnx, a name for each label (its letters and digits, a number where two would be one), segmenter.onnx."""
-    names = ["trunk", "segmenter"]
-    for label in labels:
-        slug = re.sub(r"\W+", "-", label.casefold()).strip("-")[:40] or "label"
-        name, number = slug, 2
-        while name in names:
-            name, number = f"{slug}-{number}", number + 1
-        names.append(name)
-    return [f"{name}.onnx" for name in ("trunk", *names[2:], "segmenter")]
+def _part_names(labels: Sequence[str]) -> list[str]:
+    """trunk.onnx, a name for each label, segmenter.onnx."""
+    return [f"{name}.onnx" for name in ("trunk", *file_names(labels, ("trunk", "segmenter")), "segmenter")]
 
 
 def _check_part_target(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["counted", "listed", "one_line", "public_name", "reason"]
+__all__ = ["counted", "file_names", "listed", "one_line", "public_name", "reason"]
 
 # Queries, fragments, and how players and librtmp append options.
 _AFTER_PATH = re.compile(r"([?#|;&\s]).*", re.DOTALL)
@@ -25,6 +25,23 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 def listed(names: Iterable[str]) -> str:
     """The names, quoted, as in "'a', 'b'"; "none" where there are none."""
     return ", ".join(repr(name) for name in names) or "none"
+
+
+def file_names(labels: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """A name for each label without an ending: its letters and digits, a number where two would be one.
+
+    Args:
+        taken: names that others have.
+    """
+    names = list(taken)
+    known = len(names)
+    for label in labels:
+        slug = re.sub(r"\W+", "-", label.casefold()).strip("-")[:40] or "label"
+        name, number = slug, 2
+        while name in names:
+            name, number = f"{slug}-{number}", number + 1
+        names.append(name)
+    return names[known:]
 
 
 def reason(error: OSError | ValueError) -> str:

@@ -100,7 +100,7 @@ def test_parts_alone_and_in_memory(
 
 def test_names_of_part_files() -> None:
     labels = ["Lady's bag", "lady s BAG", "trunk", "名前", "../../etc/passwd", "///", "Segmenter"]
-    names = plan._file_names(labels)
+    names = plan._part_names(labels)
     assert names == [
         "trunk.onnx", "lady-s-bag.onnx", "lady-s-bag-2.onnx", "trunk-2.onnx", "名前.onnx", "etc-passwd.onnx",
         "label.onnx", "segmenter-2.onnx", "segmenter.onnx",

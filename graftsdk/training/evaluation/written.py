@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from graftsdk.errors import InputError, PlanPathError
-from graftsdk.text import listed, one_line, reason
+from graftsdk.text import file_names, listed, one_line, reason
 from graftsdk.training.curve import check_plot
 from graftsdk.training.evaluation.judged import Judged, confusion
 from graftsdk.training.evaluation.plots import plot_label, plot_roc_curves
@@ -16,7 +15,7 @@ from graftsdk.training.evaluation.report import confusion_markdown, markdown, wr
 from graftsdk.training.evaluation.resampling import DRAWS
 from graftsdk.training.evaluation.tables import LabelRow, camera_rows, label_rows
 
-__all__ = ["evaluation_text", "file_names", "write_evaluation"]
+__all__ = ["evaluation_text", "write_evaluation"]
 
 
 def evaluation_text(
@@ -91,7 +90,7 @@ def write_evaluation(
     if plots:
         written.append(target / "roc.png")
         plot_roc_curves(written[-1], judged, heading)
-        for one, name in zip(judged, file_names([one.label for one in judged]), strict=True):
+        for one, name in zip(judged, file_names([one.label for one in judged], ["roc"]), strict=True):
             own = tuple(row for row in rows if row.label == one.label and not row.camera)
             written.append(target / f"{name}.png")
             plot_label(written[-1], one, thresholds.get(one.label, {}), own)
@@ -104,15 +103,3 @@ def _check_labels(judged: Sequence[Judged], thresholds: Mapping[str, Mapping[str
         raise InputError(f"expected one or more different labels, found {listed(labels)}")
     if unknown := [label for label in thresholds if label not in labels]:
         raise InputError(f"thresholds: expected labels of {labels}, found {unknown}")
-
-
-def file_names(labels: Sequence[str]) -> list[str]:
-    """A name for each label: its letters and digits, a number where two would be one, as exported parts have it."""
-    names = ["roc"]
-    for label in labels:
-        slug = re.sub(r"\W+", "-", label.casefold()).strip("-")[:40] or "label"
-        name, number = slug, 2
-        while name in names:
-            name, number = f"{slug}-{number}", number + 1
-        names.append(name)
-    return names[1:]

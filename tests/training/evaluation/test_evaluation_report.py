@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from graftsdk.errors import InputError, MissingDependency, PlanPathError
+from graftsdk.text import file_names
 from graftsdk.training.evaluation import (
     Judged,
     auc,
@@ -30,7 +31,6 @@ from graftsdk.training.evaluation import (
     write_csv,
     write_evaluation,
 )
-from graftsdk.training.evaluation.written import file_names
 
 SIX = np.array([0, 0, 0, 0, 1, 1])
 SCORES = np.array([0.1, 0.2, 0.3, 0.8, 0.7, 0.9])
@@ -132,7 +132,7 @@ def test_evaluation_in_a_folder(tmp_path: Path) -> None:
 
 
 def test_pictures_of_like_labels_have_names_of_their_own() -> None:
-    assert file_names(["hat", "Hat!", "ROC", "a/b", "../x", "!"]) == ["hat", "hat-2", "roc-2", "a-b", "x", "label"]
+    assert file_names(["hat", "Hat!", "ROC", "a/b", "../x", "!"], ["roc"]) == ["hat", "hat-2", "roc-2", "a-b", "x", "label"]
 
 
 def test_evaluation_without_pictures(tmp_path: Path) -> None:
