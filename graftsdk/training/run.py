@@ -107,6 +107,7 @@ class TrainingRun(ABC):
         self._progress = Progress()
         self._meter = Meter(curve.losses)
         self._state = state_path(target)
+        self._stop = threading.Event()
 
     @abstractmethod
     def _load(self, first: int, last: int) -> Iterable[Any]:
@@ -172,7 +173,7 @@ class TrainingRun(ABC):
             stop: set by a signal: the step that is under way is the last one, and KeyboardInterrupt is raised.
             bar: show one.
         """
-        progress = self._progress
+        progress, self._stop = self._progress, stop
         last = _NO_END if self._length.steps is None else self._length.steps
         if self._over():
             return
@@ -202,14 +203,18 @@ class TrainingRun(ABC):
                 line.update()
                 if progress.step % 10 == 0:
                     line.set_postfix_str(self._told())
-                if stop.is_set():
-                    self._save()
-                    _logger.info("stopped after step %d; %s goes on with resume", progress.step, self._state)
-                    raise KeyboardInterrupt
+                self._check_stop()
                 if time.monotonic() - saved > self._how.save_seconds:
                     self._save()
                     saved = time.monotonic()
             line.set_postfix_str(self._told())
+
+    def _check_stop(self) -> None:
+        """Between two pieces of work: where a signal asked for the end, save the state and raise KeyboardInterrupt."""
+        if self._stop.is_set():
+            self._save()
+            _logger.info("stopped after step %d; %s goes on with resume", self._progress.step, self._state)
+            raise KeyboardInterrupt
 
     def _over(self) -> bool:
         return self._length.done(self._progress.step, self._progress.seconds) >= 1.0

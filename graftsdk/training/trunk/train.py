@@ -7,7 +7,6 @@ import hashlib
 import logging
 import math
 import os
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,10 +18,10 @@ from torch.optim.swa_utils import update_bn
 
 from graftsdk.errors import InputError
 from graftsdk.models import Branch, Trunk
-from graftsdk.plan import CropSpec, Provenance
+from graftsdk.plan import Provenance
 from graftsdk.text import listed
 from graftsdk.training.compute import low_precision, torch_threads
-from graftsdk.training.crops.packed import PackedCrops, normalised, pack_crops
+from graftsdk.training.crops.packed import PackedCrops, normalised
 from graftsdk.training.curve import CurveKind
 from graftsdk.training.interrupts import stop_asked
 from graftsdk.training.labels import LabelSet, check_leaks, find_labels, open_label
@@ -39,6 +38,7 @@ from graftsdk.training.trunk.network import (
 )
 from graftsdk.training.trunk.options import TrunkNetwork, TrunkOptions
 from graftsdk.training.trunk.sampling import TaskOrder, mixed_draws
+from graftsdk.training.trunk.start import new_trunk, packed_splits
 
 __all__ = ["TrunkReport", "train_trunk"]
 
@@ -129,40 +129,14 @@ def train_trunk(
         raise InputError(f"labels: expected one or more different ones, found {listed(names)}")
     sets = [open_label(root, name) for name in names]
     check_leaks(*sets)
-    network = _new_trunk(trunk, weights, options.seed)
+    network = new_trunk(trunk, weights, options.seed)
     folder = target.with_name("crops") if cache is None else Path(cache)
-    crops = _packed(sets, network.crop, folder, options.threads or torch.get_num_threads(), progress)
+    crops = packed_splits(sets, network.crop, folder, options.threads or torch.get_num_threads(), progress)
     with torch_threads(options.threads), stop_asked() as stop:
         run = _Run(target, options, sets, network, *crops, plot)
         run.resume(resume)
         run.train(stop, progress)
-        return run.finish(stop, kept)
-
-
-def _new_trunk(trunk: TrunkNetwork | Folder | None, weights: Folder | None, seed: int) -> Trunk:
-    if trunk is not None and not isinstance(trunk, TrunkNetwork):
-        if weights is not None:
-            raise InputError("weights: expected none together with a trunk's checkpoint, found both; choose one")
-        return Trunk.load(trunk)
-    network = TrunkNetwork() if trunk is None else trunk
-    return Trunk.create(network.arch, width=network.width, seed=seed, weights=weights, crop=network.crop)
-
-
-def _packed(
-    sets: Sequence[LabelSet], spec: CropSpec, folder: Path, threads: int, progress: bool
-) -> tuple[list[PackedCrops], list[PackedCrops | None]]:
-    """(training crops, validation crops) of each."""
-    train = [pack_crops(each, "train", spec, folder, threads=threads, progress=progress) for each in sets]
-    for crops in train:
-        if 0 in crops.counts():
-            raise InputError(
-                f"{crops.label!r}: expected training crops of every class {listed(crops.classes)}, "
-                f"found {crops.counts()} of them; add some, or leave the class out"
-            )
-    val = [
-        pack_crops(each, "val", spec, folder, threads=threads, progress=progress) if each.val else None for each in sets
-    ]
-    return train, val
+        return run.finish(kept)
 
 
 class _Run(TrainingRun):
@@ -219,7 +193,7 @@ class _Run(TrainingRun):
     def _judge(self) -> None:
         """The averaged weights with their averaged statistics, on some crops; they are the checkpoint until the end."""
         graph = self._averaged()
-        self._auc = judge(graph, self._val, self._options.eval_images, self._device, lambda: None)
+        self._auc = judge(graph, self._val, self._options.eval_images, self._device, self._check_stop)
         self._save_trunk(graph.trunk)
         mean = mean_auc(self._auc)
         self._row({} if mean is None else {"auc": mean})
@@ -250,31 +224,24 @@ class _Run(TrainingRun):
         trunk.provenance = Provenance(trunk.provenance.licence, trunk.provenance.author, tuple(data)[:256])
         trunk.save(self._target)
 
-    def finish(self, stop: threading.Event, heads: Path | None) -> TrunkReport:
+    def finish(self, heads: Path | None) -> TrunkReport:
         """Precise BatchNorm, the last evaluation, the checkpoint, the state marked as finished.
 
         Statistics that were averaged while weights moved follow the last batches; 10^3 to 10^4 crops are near the best
         (Wu and Johnson 2021, 2105.07576). They are measured on a copy: a longer training goes on from the averages.
         """
-
-        def check() -> None:
-            if stop.is_set():
-                self._save()
-                _logger.info("stopped after the last step; %s goes on with resume", self._state)
-                raise KeyboardInterrupt
-
         graph, options = copy.deepcopy(self._averaged()), self._options
         counts = [len(crops) for crops in self._train]
         draws = mixed_draws(counts, self._order.probabilities.tolist(), options.norm_images, options.seed)
 
         def batches() -> Iterable[torch.Tensor]:
             for batch in mixed_batches(self._train, draws, options.batch, self._device):
-                check()
+                self._check_stop()
                 yield batch
 
         began = time.monotonic()
         update_bn(batches(), graph.trunk)
-        self._auc = judge(graph, self._val, None, self._device, check)
+        self._auc = judge(graph, self._val, None, self._device, self._check_stop)
         for label, classes in self._auc.items():
             if any(math.isnan(value) for value in classes.values()):
                 _logger.warning("%r: a class is missing in its validation crops: it has no AUC", label)

@@ -152,19 +152,23 @@ def test_a_training_goes_on_after_a_signal(train, whole, tmp_path, monkeypatch, 
     assert same(weights(state_path(output)), weights(state_path(whole.path)))
 
 
-def test_a_signal_at_the_end_is_heard_too(train, whole, tmp_path, monkeypatch):
-    output = tmp_path / "x.safetensors"
+@pytest.mark.parametrize("evaluations", [100.0, 0.6])
+def test_a_signal_outside_of_steps_is_heard_too(train, whole, tmp_path, monkeypatch, evaluations):
+    """While BatchNorm is measured at the end; while some crops are judged on the way, after step 3 of 8."""
+    output, options = tmp_path / "x.safetensors", replace(OPTIONS, eval_epochs=evaluations)
+    name = "mixed_draws" if evaluations > 1 else "judge"
+    former = getattr(trunk_train, name)
 
     def asked(*values):
         signal.raise_signal(signal.SIGINT)
-        return mixed(*values)
+        return former(*values)
 
-    mixed = trunk_train.mixed_draws
     with monkeypatch.context() as patch:
-        patch.setattr(trunk_train, "mixed_draws", asked)
+        patch.setattr(trunk_train, name, asked)
         with pytest.raises(KeyboardInterrupt):
-            train(output)
-    train(output, resume=True)
+            train(output, options)
+    assert read_state(state_path(output))[0].step == (8 if evaluations > 1 else 3)
+    train(output, options, resume=True)
     assert same(weights(output), weights(whole.path))
 
 
@@ -204,7 +208,7 @@ def test_a_training_goes_on_after_a_kill(train, root, cache, tmp_path, monkeypat
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, root, output, cache], env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
         if state_path(output).exists() and read_state(state_path(output))[0].step >= 2:
