@@ -132,7 +132,8 @@ def test_evaluation_in_a_folder(tmp_path: Path) -> None:
 
 
 def test_pictures_of_like_labels_have_names_of_their_own() -> None:
-    assert file_names(["hat", "Hat!", "ROC", "a/b", "../x", "!"], ["roc"]) == ["hat", "hat-2", "roc-2", "a-b", "x", "label"]
+    names = file_names(["hat", "Hat!", "ROC", "a/b", "../x", "!"], ["roc"])
+    assert names == ["hat", "hat-2", "roc-2", "a-b", "x", "label"]
 
 
 def test_evaluation_without_pictures(tmp_path: Path) -> None:
