@@ -58,7 +58,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     add("-o", "--output", required=True, metavar="OUT", help="the trunk's checkpoint, .safetensors")
     add("--resume", action="store_true", help="go on from the state of the same training, where there is one")
     add("--cache", metavar="DIR", help="folder for decoded crops; default: crops, beside OUT")
-    add("--keep-heads", metavar="DIR", help="save each head as a branch, LABEL.safetensors, in this folder")
+    add("--keep-heads", metavar="DIR", help="save each head as a branch that is its last layer only, here")
     add("--plot", metavar="PICTURE", help="draw the curve (.png, .svg, .pdf), anew at each evaluation")
     add("--quiet", action="store_true", help="no progress bars")
     add("--json", action="store_true", help="print the result as JSON")

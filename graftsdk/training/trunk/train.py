@@ -19,7 +19,7 @@ from torch.optim.swa_utils import update_bn
 from graftsdk.errors import InputError
 from graftsdk.models import Branch, Trunk
 from graftsdk.plan import Provenance
-from graftsdk.text import listed
+from graftsdk.text import file_names, listed
 from graftsdk.training.compute import low_precision, torch_threads
 from graftsdk.training.crops.packed import PackedCrops, normalised
 from graftsdk.training.curve import CurveKind
@@ -105,8 +105,8 @@ def train_trunk(
         trunk: the network; or a trunk's checkpoint to start from. None: the paper's InceptionV3 at 299 x 299.
         weights: torchvision's, for a network of width 1 (safetensors).
         cache: folder of the decoded crops; None: `crops` beside `output`. They may be deleted at any time.
-        heads: a folder in which the heads are kept, each as a branch LABEL.safetensors of the finished trunk, with
-            nothing but its last layer; None: they are dropped.
+        heads: a folder in which the heads are kept, each as a branch of the finished trunk that has nothing but its
+            last layer, named as `file_names` does; None: they are dropped.
         resume: go on from the state, where there is one.
         plot: a picture of the curve, drawn anew at each evaluation.
         progress: show bars.
@@ -261,8 +261,9 @@ class _Run(TrainingRun):
 def _save_heads(graph: DynamicGraph, train: Sequence[PackedCrops], folder: Path) -> None:
     """Each as a branch that has nothing but its last layer."""
     trunk = graph.trunk
-    for crops, head in zip(train, graph.heads, strict=True):
+    names = file_names(crops.label for crops in train)
+    for crops, name, head in zip(train, names, graph.heads, strict=True):
         branch = Branch.create(trunk, crops.label, crops.classes, tap=len(trunk.backbone.blocks))
         branch.classifier.load_state_dict(head.state_dict())
         branch.provenance = trunk.provenance
-        branch.save(folder / f"{crops.label}.safetensors")
+        branch.save(folder / f"{name}.safetensors")

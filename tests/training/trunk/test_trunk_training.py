@@ -273,7 +273,7 @@ def test_heads_can_be_kept_as_branches(train, root, cache, tmp_path):
     options = replace(OPTIONS, steps=3)
     report = train(tmp_path / "x.safetensors", options, heads=tmp_path / "heads", labels=["age", "hat é"])
     trunk = Trunk.load(report.path)
-    assert sorted(os.listdir(tmp_path / "heads")) == ["age.safetensors", "hat é.safetensors"]
+    assert sorted(os.listdir(tmp_path / "heads")) == ["age.safetensors", "hat-é.safetensors"]
     branch = Branch.load(tmp_path / "heads" / "age.safetensors")
     assert branch.classes == ("young", "middle", "old") and branch.trunk_fingerprint == trunk.fingerprint(branch.tap)
     crops = pack_crops(open_label(root, "age"), "val", CROP, cache)
