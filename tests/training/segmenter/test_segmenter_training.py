@@ -142,7 +142,7 @@ def test_a_training_goes_on_after_a_kill(discs, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, discs, output], env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
         if state_path(output).exists() and read_state(state_path(output))[0].step >= 2:
