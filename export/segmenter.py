@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graftsdk.arguments import whole_number
-from graftsdk.errors import InputError, NonFiniteOutput, ShapeError, ValidationFailed
+from graftsdk.errors import InputError, MissingDependency, NonFiniteOutput, ShapeError, ValidationFailed
 from graftsdk.plan import Part, PartInfo, Provenance, SegmenterInfo
 from graftsdk.plan.manifest import DEFAULT_PERSONS
 from graftsdk.plan.onnx_part import Shapes, interface, model_from_part, read_segmenter_part, write_onnx
@@ -172,8 +172,13 @@ def _open(
     """Part, inputs, outputs, module, provenance, classes with their indices, and what to call it."""
     source = named_segmenter(source)
     if not isinstance(source, (str, os.PathLike)) or Path(source).suffix.lower() == ".safetensors":
-        from graftsdk.export.yolact import read_yolact, yolact_part
-
+        try:
+            from graftsdk.export.yolact import read_yolact, yolact_part
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if missing not in ("torch", "torchvision", "onnxscript"):
+                raise
+            raise MissingDependency(f"a checkpoint needs {missing}: pip install 'graftsdk[export]'") from error
         module, where = read_yolact(source)
         part = yolact_part(module)
         model = model_from_part(part)

@@ -109,3 +109,6 @@ def test_no_torch(folder: Path) -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert run.returncode == 0, run.stderr
     assert len(list((folder / "crops").glob("grey_*.png"))) == 3
+    code = code.replace(f", '--segmenter', {str(folder / 's.onnx')!r}", ", '--overwrite'")  # the demo is a checkpoint
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert run.returncode == 2 and "a checkpoint needs torch: pip install 'graftsdk[export]'" in run.stderr

@@ -20,8 +20,7 @@ from graftsdk.cli.crop_folder import Crop, CropFolder
 from graftsdk.cli.output import problem
 from graftsdk.cli.sources import Source, find_sources
 from graftsdk.errors import GraftError, InputError, NonFiniteOutput
-from graftsdk.lifecycle.segmenters import holds_network, open_segmenter
-from graftsdk.plan import open_plan
+from graftsdk.lifecycle.segmenters import holds_network, open_plan_of, open_segmenter
 from graftsdk.preprocess.ahead import decode_ahead
 from graftsdk.preprocess.cutout import cut_out
 from graftsdk.preprocess.decode import MAX_ENCODED_BYTES
@@ -78,7 +77,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--segmenter",
         metavar="FILE",
         default=DEMO,
-        help="a plan, an ONNX file (.onnx), a checkpoint (.safetensors); default: demo, which learnt from drawn people",
+        help="a plan, an ONNX file (.onnx) or a checkpoint (.safetensors, needs the extra [export]); default: demo, "
+        "a checkpoint that learnt from drawn people",
     )
     who.add_argument("--min-score", type=float, metavar="X", help="least score of a person; default: the segmenter's")
     who.add_argument(
@@ -294,7 +294,7 @@ def _plans_pad(segmenter: str) -> float:
     """The padding of the crops that a plan is asked about; 0 for a network that is in no plan."""
     if holds_network(segmenter):
         return 0.0
-    with open_plan(segmenter) as plan:
+    with open_plan_of(segmenter) as plan:
         return plan.manifest.crop.pad
 
 

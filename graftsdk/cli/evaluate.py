@@ -16,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Judge labels on the images of their sub-datasets (ROOT/LABEL/test/CLASS/): the paper's Table 2 with AUC, "
         "calibration and 95% intervals over identities. Thresholds are those stored in the plan or the branch. A plan "
-        "is judged through the engine that serves it."
+        "is judged through the engine that serves it. Needs the extra [train]."
     )
     parser.epilog = (
         "examples:\n  graftsdk evaluate engine.plan --data labels/ --by camera -o evaluation/\n"

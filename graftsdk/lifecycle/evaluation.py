@@ -92,10 +92,12 @@ def evaluate_branches(
     Raises:
         FingerprintMismatch: a branch of another trunk. PlanError: a checkpoint that cannot be read.
     """
-    import torch
+    from graftsdk.models import Branch, Trunk  # says what is missing where torch is
 
-    from graftsdk.models import Branch, Trunk
+    import torch  # isort: skip
 
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: expected one that works here, found 'cuda' and no GPU that torch can use")
     stem, found = Trunk.load(trunk).to(device), [Branch.load(path).to(device) for path in branches]
     for path, branch in zip(branches, found, strict=True):
         if branch.trunk_fingerprint != stem.fingerprint(branch.tap):

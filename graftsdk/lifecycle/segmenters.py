@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from graftsdk.errors import InputError, PlanCorrupt
+from graftsdk.errors import InputError, PlanCorrupt, PlanTruncated
 from graftsdk.plan import Plan, open_plan
 from graftsdk.segment.demo import named_segmenter
 from graftsdk.segmenter import Segmenter
 
-__all__ = ["holds_network", "open_segmenter"]
+__all__ = ["holds_network", "open_plan_of", "open_segmenter"]
 
 _Path = str | os.PathLike[str]
 
@@ -49,7 +49,7 @@ def open_segmenter(
         with read_segmenter(path, **said).open(device=device, threads=threads) as segmenter:
             yield segmenter
         return
-    with _open_plan(path) as plan:
+    with open_plan_of(path) as plan:
         if plan.manifest.segmenter is None:
             raise InputError(
                 f"{path}: expected a plan with a segmenter, found none in it; graftsdk-export --segmenter puts one in, "
@@ -61,10 +61,11 @@ def open_segmenter(
             yield segmenter
 
 
-def _open_plan(path: _Path) -> Plan:
+def open_plan_of(path: _Path) -> Plan:
+    """The plan where `holds_network` says that it is one. Raises PlanError: a file that is none names what would do."""
     try:
         return open_plan(path)
-    except PlanCorrupt as error:
+    except (PlanCorrupt, PlanTruncated) as error:
         if Path(path).suffix.lower() == ".plan":
             raise
-        raise PlanCorrupt(f"{error}; a network is told by its name: .onnx, .safetensors or demo") from error
+        raise type(error)(f"{error}; a network is told by its name: .onnx, .safetensors or demo") from error

@@ -135,7 +135,8 @@ class SegmenterInfo:
         input, input_size: the network's input and its (H, W). outputs: names, in the adapter's order.
         person_class: index of the class "person". score_threshold, iou_threshold: of the decoding.
         max_persons: at most so many in one image, those with the highest scores; 300 where an older plan lacks it.
-        nms: "fast" or "greedy", how overlapping boxes are suppressed; "" at making stands for the family's own.
+        nms: "fast" or "greedy", how overlapping boxes are suppressed; "" stands for what a plan without it
+            means: "fast" for yolact, "greedy" for the others.
         batched: whether the input has a batch axis: [n, 3, H, W], not [3, H, W].
     """
 

@@ -67,7 +67,7 @@ class SegmenterOptions:
         seed: of weights, order and augmentation.
         eval_minutes: between evaluations, in minutes of training; the last one is after the end.
         eval_epochs: between evaluations, in epochs; where given, `eval_minutes` is of no effect.
-        eval_images: at most so many of the validation images on the way; all at the end.
+        eval_images: at most so many of the validation images on the way, of all sets; all at the end.
         save_seconds: between two writings of the training state.
         workers: processes that load images; 0: the training process itself.
         threads: of torch; None: torch's own choice.

@@ -129,6 +129,9 @@ class _Run(TrainingRun):
     ) -> None:
         self._options, self._order = options, order
         self._images, self._held_out = TrainingImages(sets), held_out
+        most = options.eval_images
+        spread = range(len(held_out)) if len(held_out) <= most else [n * len(held_out) // most for n in range(most)]
+        self._some = [held_out[index] for index in spread]  # of all sets, at equal distances
         self._digests = tuple(dict.fromkeys(images.digest for images in sets))
         self._device = torch.device(options.device)
         self._low = low_precision(options.precision, self._device)
@@ -146,7 +149,7 @@ class _Run(TrainingRun):
             **options.lasting(),
             "data": [[images.digest, len(images), share] for images, share in zip(sets, shares, strict=True)],
             # The best AP so far is of these images; another one's would not compare.
-            "val": hashlib.sha256("\n".join(image.path.name for image in held_out).encode()).hexdigest(),
+            "val": hashlib.sha256("\n".join(image.path.name for image in self._some).encode()).hexdigest(),
         }
         optimizer = new_optimizer(network, options)
         super().__init__(target, options, network, optimizer, lasting, epoch=order.steps, curve=CURVE, plot=plot)
@@ -181,7 +184,7 @@ class _Run(TrainingRun):
     def _judge(self) -> None:
         """By some of the validation images; the checkpoint is kept where it is the best so far."""
         averaged = self._averaged()
-        self._ap = evaluate(averaged, self._held_out[: self._options.eval_images])
+        self._ap = evaluate(averaged, self._some)
         if self._ap.ap > self._progress.best:
             self._progress.best, self._best = self._ap.ap, self._ap
             self._save_checkpoint(averaged, self._ap)
@@ -207,7 +210,7 @@ class _Run(TrainingRun):
 
     def finish(self) -> TrainingReport:
         """The last evaluation, the checkpoint, the state marked as finished."""
-        progress, some = self._progress, self._held_out[: self._options.eval_images]
+        progress = self._progress
         ap: MaskAP | None = None
         if not self._held_out:
             self._save_checkpoint(self._averaged(), None)
@@ -216,7 +219,7 @@ class _Run(TrainingRun):
                 self._judge()
                 progress.evaluated = progress.seconds, progress.step
             ap = self._best
-            if ap is None or len(some) < len(self._held_out):  # judged in a former run, or on some of the images
+            if ap is None or len(self._some) < len(self._held_out):  # judged in a former run, or on some of the images
                 best = Yolact.load(self._target)
                 ap = evaluate(best, self._held_out)
                 best.metrics = {**best.metrics, **_metrics(ap)}

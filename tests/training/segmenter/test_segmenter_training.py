@@ -21,6 +21,7 @@ from training.small_sets import write_discs
 from graftsdk.errors import DecodeError, InputError, MissingDependency, NonFiniteOutput, PlanCorrupt, PlanPathError
 from graftsdk.models import Yolact
 from graftsdk.training import NetworkOptions, SegmenterOptions, train_segmenter
+from graftsdk.training.segmenter import evaluation
 from graftsdk.training.segmenter.evaluation import network_outputs
 from graftsdk.training.training_state import read_state, state_path
 
@@ -71,6 +72,22 @@ def test_what_lies_there_afterwards(whole, discs):
     progress, _, averaged, _ = read_state(state_path(whole))
     assert progress.finished and progress.step == averaged == 8
     assert not [name for name in os.listdir(whole.parent) if name.endswith(".tmp")]
+
+
+def test_it_is_judged_by_images_of_all_sets(discs, tmp_path, monkeypatch):
+    """On the way by some at equal distances, at the end by all; other ones would not compare."""
+    looked_at = []
+
+    def noting(model, images, own=evaluation.evaluate):
+        looked_at.append([image.path.name for image in images])
+        return own(model, images)
+
+    monkeypatch.setattr("graftsdk.training.segmenter.train.evaluate", noting)
+    output, options = tmp_path / "x.safetensors", replace(OPTIONS, steps=2, eval_images=2)
+    train(discs, output, options)
+    assert looked_at == [["0.png", "2.png"], ["0.png", "1.png", "2.png", "3.png"]]
+    with pytest.raises(InputError, match="found other val"):
+        train(discs, output, replace(options, steps=4, eval_images=3), resume=True)
 
 
 def test_no_worker_outlives_it(discs, tmp_path, monkeypatch):
