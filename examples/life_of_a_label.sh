@@ -9,6 +9,7 @@
 set -euo pipefail
 
 peta=${1:?the folder of PETA} out=${2:?a new folder} minutes=${3:-4}
+[ ! -e "$out.later" ] || { echo "$out.later: left by an earlier run; remove it" >&2; exit 1; }
 here=$(cd "$(dirname "$0")" && pwd)
 
 # 1. From a fully annotated set to disjoint sub-datasets: each person is annotated for one label only (paper, 3.2).

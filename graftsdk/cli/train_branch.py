@@ -166,6 +166,8 @@ def _take_over(args: argparse.Namespace, given: dict[str, Any]) -> int:
 
     if args.images is None or args.distil is not None:
         raise InputError("--teacher: expected --images and no --distil, found another combination")
+    if args.keep is not None and args.data is None:
+        raise InputError("--keep: expected with --data, whose validation crops it is measured on, found none")
     old = {name: getattr(args, f"old_{name}") for name in _TEACHER}
     old = {name: tuple(value) if isinstance(value, list) else value for name, value in old.items() if value is not None}
     chosen: dict[str, Any] = {"soft_weight": 1.0, "threshold": "accuracy", **given}

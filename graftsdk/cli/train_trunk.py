@@ -161,11 +161,11 @@ def run(args: argparse.Namespace) -> int:
 def _options(args: argparse.Namespace) -> Any:
     """What was given, with what follows from it."""
     from graftsdk.training.crops.augment import NO_AUGMENTATION, Augmentation
-    from graftsdk.training.trunk.options import TrunkOptions
+    from graftsdk.training.trunk.options import SGD, TrunkOptions
 
-    given = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
+    given: dict[str, Any] = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
     if given.get("optimizer") == "sgd":
-        given = {"learning_rate": 0.03, "weight_decay": 5e-4} | given
+        given = SGD | given
     strengths = ("shift", "flip", "colour", "erase")
     how = {name: getattr(args, name) for name in strengths if getattr(args, name) is not None}
     base = NO_AUGMENTATION if args.no_augmentation else Augmentation()
@@ -201,4 +201,6 @@ def _crop(args: argparse.Namespace) -> Any:
             given[name] = readers.get(name, str)(value)
         except (KeyError, ValueError) as error:
             raise InputError(f"--crop: expected a value for {name}, found {word!r:.80}") from error
+    if args.backbone_weights is not None and args.arch in (None, "inception_v3"):
+        given |= {"mean": (0.5,) * 3, "std": (0.5,) * 3}  # what torchvision's weights of it were trained with
     return CropSpec(tuple(args.size or (299, 299)), **given)

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from graftsdk.errors import GraftError, InputError
@@ -31,7 +31,7 @@ from graftsdk.lifecycle.standing import (
 )
 from graftsdk.plan import CropSpec
 from graftsdk.text import listed
-from graftsdk.training.labels import open_label
+from graftsdk.training.labels import check_leaks, open_label
 
 __all__ = ["Outcome", "Step", "Tools", "UpdateReport", "due_steps", "update"]
 
@@ -147,6 +147,8 @@ def update(
     for path in (registry.plan, registry.trunk):
         check_target(path)
     _check_crop(registry, anew)
+    # What one label trains on, no other is judged by: the trunk has seen it.
+    check_leaks(*(open_label(registry.root, one.label) for one in standing.labels if not one.problem))
     if anew:
         _train_trunk(registry, tools, progress)
         standing = stand(registry)
@@ -177,7 +179,7 @@ def _network(registry: Registry) -> dict[str, Any]:
     said = dict(registry.network)
     size = tuple(said.pop("size", ()))
     if size and (network["crop"] is None or size != network["crop"].size):
-        network["crop"] = CropSpec(size)
+        network["crop"] = CropSpec(size) if network["crop"] is None else replace(network["crop"], size=size)
     return {**network, **said}
 
 
@@ -195,17 +197,18 @@ def _train_trunk(registry: Registry, tools: Tools, progress: bool) -> None:
     """A new trunk in the place of the old one, which goes to the former ones."""
     from graftsdk.training.curve import curve_path
     from graftsdk.training.training_state import state_path
-    from graftsdk.training.trunk.options import TrunkNetwork, TrunkOptions
+    from graftsdk.training.trunk.options import SGD, TrunkNetwork, TrunkOptions
 
     try:
-        options = TrunkOptions(**registry.training)
+        options = TrunkOptions(**{**(SGD if registry.training.get("optimizer") == "sgd" else {}), **registry.training})
     except InputError as error:
         raise InputError(f"{registry.path}: trunk: {error}") from error
     start = registry.start or TrunkNetwork(**_network(registry))
     registry.trunks.mkdir(parents=True, exist_ok=True)
-    # The name says what it learns from: an interrupted training is resumed on the same data only.
+    # The name says what it learns from and how: only the same training is resumed.
     digests = [(label, open_label(registry.root, label).digest) for label in registry.labels]
-    name = f"next-{hashlib.sha256(repr((start, digests)).encode()).hexdigest()[:16]}"
+    begun = None if registry.start is None else trunk_document(registry.start).fingerprints[-1]
+    name = f"next-{hashlib.sha256(repr((start, begun, options.lasting(), digests)).encode()).hexdigest()[:16]}"
     for path in registry.trunks.glob("next-*"):
         if not path.name.startswith(name):
             path.unlink()

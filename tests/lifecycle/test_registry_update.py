@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -311,6 +312,13 @@ def test_of_three_classes_the_one_that_falls_most_decides(root: Path, shop: Work
     write_label(root, "tie")
     shop.seed = 1  # 0.9 and 0.9: the mean rises
     assert {one.label: one.result for one in done(root, shop, trunk=True).labels}["age"] == "kept"
+
+
+def test_what_one_label_trains_on_no_other_is_judged_by(root: Path, shop: Workshop) -> None:
+    shutil.copyfile(root / "hat" / "train" / "yes" / "0.png", root / "bag" / "val" / "no" / "0.png")
+    with pytest.raises(InputError, match="expected nobody both in train and in val, found 1 image with the same bytes"):
+        done(root, shop, trunk=True)
+    assert not (root / "trunk.safetensors").exists()
 
 
 def test_labels_of_the_plan_that_are_not_here_stay(root: Path, shop: Workshop) -> None:

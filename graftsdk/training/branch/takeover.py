@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +33,7 @@ from graftsdk.training.labels import LabelledImage, LabelSet, open_label
 __all__ = ["Takeover", "differences_path", "take_over"]
 
 HELD = 0.2  # of the unlabelled crops: they choose epoch and threshold, and are what the report compares on
+_AT_A_THRESHOLD = ("accuracy", "precision", "recall", "fpr", "f1")  # figures of a branch that move with it
 
 _Path = str | os.PathLike[str]
 
@@ -123,12 +124,19 @@ def take_over(
         (),
         digest,
     )
+    # Before the training: what is wrong with the annotated crops is said before hours of it.
+    annotated = None if root is None or len(classes) != 2 else open_label(root, label, classes=classes)
+    wanted = None if annotated is None else _figure_to_keep(classifier, annotated, keep)
     report = run_training(sets, trunk_path, target, options, cache=cache, known=logits[~held], progress=progress)
     branch, trunk, folder = Branch.load(target), frozen(Trunk.load(trunk_path)), report.cache
     rule = report.rule
-    if root is not None and len(classes) == 2:
-        rule = _keep(branch, trunk, classifier, open_label(root, label, classes=classes), keep, folder)
+    if annotated is not None and wanted is not None:
+        truth, rule = wanted
+        scores = _scores(branch, trunk, annotated, folder)[:, 1]
+        branch.thresholds = {branch.classes[1]: choose_threshold(truth, scores, rule)}
+        branch.metrics = {name: value for name, value in branch.metrics.items() if name not in _AT_A_THRESHOLD}
         branch.save(target)
+        report = replace(report, rule=rule, thresholds=dict(branch.thresholds), metrics=dict(branch.metrics))
     new = _scores(branch, trunk, sets, folder)
     old = softmax(logits[held])
     differing = _list(differences_path(target), branch, [one.path for one in sets.val], old, new, decided[held])
@@ -154,14 +162,12 @@ def _scores(branch: Branch, trunk: Trunk, sets: LabelSet, folder: Path) -> npt.N
     return softmax(branch_logits(branch, LiveFeatures(trunk, branch.tap, crops, 1)), branch.temperature)
 
 
-def _keep(branch: Branch, trunk: Trunk, classifier: OldClassifier, sets: LabelSet, keep: str, folder: Path) -> str:
-    """Set the threshold to the old recall or FPR on annotated crops; the rule that says so."""
+def _figure_to_keep(classifier: OldClassifier, sets: LabelSet, keep: str) -> tuple[npt.NDArray[np.bool_], str]:
+    """Which annotated validation crops are positive, and the rule that keeps the old recall or FPR on them."""
     truth = np.array([one.target for one in sets.val]) == 1
     before = classifier.decided(classifier.logits([one.path for one in sets.val])) == 1
     share = float(before[truth].mean() if keep == "recall" else before[~truth].mean())
-    rule = f"recall>={share:.17g}" if keep == "recall" else f"fpr<={share:.17g}"
-    branch.thresholds = {branch.classes[1]: choose_threshold(truth, _scores(branch, trunk, sets, folder)[:, 1], rule)}
-    return rule
+    return truth, f"recall>={share:.17g}" if keep == "recall" else f"fpr<={share:.17g}"
 
 
 def _list(

@@ -26,7 +26,7 @@ from graftsdk.training.branch.search import Tried, candidates, chosen, enough, n
 from graftsdk.training.branch.views import CropViews
 from graftsdk.training.compute import torch_threads
 from graftsdk.training.crops.augment import Augmentation
-from graftsdk.training.crops.packed import PackedCrops, pack_crops
+from graftsdk.training.crops.packed import PackedCrops, pack_crops, packed_path
 from graftsdk.training.interrupts import stop_asked
 from graftsdk.training.labels import LabelSet, check_leaks, open_label
 from graftsdk.training.labels.sets import SPLITS
@@ -119,7 +119,9 @@ def run_training(
             if not run.tried:
                 raise
             run.finish()
-            raise NonFiniteOutput(f"{error}; {target} holds epoch {run.kept.best_epoch} before it") from error
+            kept = run.kept
+            where = f"epoch {kept.best_epoch} of tap {kept.candidate.tap}, width {kept.candidate.width:g}"
+            raise NonFiniteOutput(f"{error}; {target} holds {where}, from before it") from error
         return run.finish()
 
 
@@ -263,7 +265,9 @@ class _Run:
         return found
 
     def _features(self, split: str, taps: Sequence[int], views: int) -> Mapping[int, Features]:
-        crops = CropViews(self._crops[split], self._labels.digest, self._how, self._options.seed)
+        # The packed file's name knows more than the set's digest: two images of one size by their times of writing.
+        data = packed_path(self._labels, split, self._trunk.crop, self._folder).name
+        crops = CropViews(self._crops[split], data, self._how, self._options.seed)
         if not self._options.cache:
             return {tap: LiveFeatures(self._trunk, tap, crops, views) for tap in taps}
         return store_features(

@@ -10,7 +10,9 @@ from graftsdk.plan import CropSpec
 from graftsdk.training.crops.augment import Augmentation
 from graftsdk.training.option_checks import check_options, lasting_options
 
-__all__ = ["TrunkNetwork", "TrunkOptions"]
+__all__ = ["SGD", "TrunkNetwork", "TrunkOptions"]
+
+SGD: dict[str, Any] = {"learning_rate": 0.03, "weight_decay": 5e-4}  # what that optimizer wants in place of AdamW's
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim.swa_utils import update_bn
 
@@ -23,6 +24,7 @@ from graftsdk.text import file_names, listed
 from graftsdk.training.compute import low_precision, torch_threads
 from graftsdk.training.crops.packed import PackedCrops, normalised
 from graftsdk.training.curve import CurveKind
+from graftsdk.training.evaluation import prior_shift
 from graftsdk.training.interrupts import stop_asked
 from graftsdk.training.labels import LabelSet, check_leaks, find_labels, open_label
 from graftsdk.training.loader import load_steps
@@ -37,7 +39,7 @@ from graftsdk.training.trunk.network import (
     takes_low_precision,
 )
 from graftsdk.training.trunk.options import TrunkNetwork, TrunkOptions
-from graftsdk.training.trunk.sampling import TaskOrder, mixed_draws
+from graftsdk.training.trunk.sampling import TaskOrder, class_quotas, mixed_draws
 from graftsdk.training.trunk.start import new_trunk, packed_splits
 
 __all__ = ["TrunkReport", "train_trunk"]
@@ -247,7 +249,7 @@ class _Run(TrainingRun):
                 _logger.warning("%r: a class is missing in its validation crops: it has no AUC", label)
         self._save_trunk(graph.trunk)
         if heads is not None:
-            _save_heads(graph, self._train, heads)
+            _save_heads(graph, self._train, heads, options.least_share)
         progress, mean = self._progress, mean_auc(self._auc)
         progress.seconds += time.monotonic() - began
         if progress.curve and progress.curve[-1]["step"] == progress.step and "auc" in progress.curve[-1]:
@@ -258,12 +260,15 @@ class _Run(TrainingRun):
         return TrunkReport(self._target, self._progress.step, self._progress.seconds, self._auc)
 
 
-def _save_heads(graph: DynamicGraph, train: Sequence[PackedCrops], folder: Path) -> None:
-    """Each as a branch that has nothing but its last layer."""
+def _save_heads(graph: DynamicGraph, train: Sequence[PackedCrops], folder: Path, least: float) -> None:
+    """Each as a branch that has nothing but its last layer, with the classes' true shares put back into its bias."""
     trunk = graph.trunk
     names = file_names(crops.label for crops in train)
     for crops, name, head in zip(train, names, graph.heads, strict=True):
         branch = Branch.create(trunk, crops.label, crops.classes, tap=len(trunk.backbone.blocks))
         branch.classifier.load_state_dict(head.state_dict())
+        counts = np.bincount(crops.targets, minlength=len(crops.classes))
+        with torch.no_grad():
+            branch.classifier.bias += torch.from_numpy(prior_shift(class_quotas(counts, least), counts)).float()
         branch.provenance = trunk.provenance
         branch.save(folder / f"{name}.safetensors")
