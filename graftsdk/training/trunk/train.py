@@ -269,6 +269,6 @@ def _save_heads(graph: DynamicGraph, train: Sequence[PackedCrops], folder: Path,
         branch.classifier.load_state_dict(head.state_dict())
         counts = np.bincount(crops.targets, minlength=len(crops.classes))
         with torch.no_grad():
-            branch.classifier.bias += torch.from_numpy(prior_shift(class_quotas(counts, least), counts)).float()
+            branch.classifier.bias.add_(torch.from_numpy(prior_shift(class_quotas(counts, least), counts)).float())
         branch.provenance = trunk.provenance
         branch.save(folder / f"{name}.safetensors")
