@@ -40,11 +40,17 @@ def test_what_is_said_of_it(network: Yolact, source) -> None:
     assert source.provenance == network.provenance and source.classes == network.classes
 
 
-@pytest.mark.parametrize("stated, taken", [(0.62, 0.62), (1.0, 1.0), (0.0, 0.15), (-1.0, 0.15), (7.0, 0.15)])
-def test_the_score_that_validation_data_say(stated: float, taken: float) -> None:
+@pytest.mark.parametrize("stated, taken", [(0.62, 0.62), (1.0, 1.0), (0.0, None), (-1.0, None), (7.0, None)])
+def test_the_score_that_validation_data_say(stated: float, taken: float | None) -> None:
     model = Yolact.create("resnet18", SIZE, width=0.1, channels=16, prototypes=8, seed=3)
     model.metrics = {"score_threshold": stated}
-    assert read_segmenter(model).info.score_threshold == taken
+    assert model.document().score_threshold == taken
+
+
+def test_export_takes_the_score_that_validation_data_say() -> None:
+    model = Yolact.create("resnet18", SIZE, width=0.1, channels=16, prototypes=8, seed=3)
+    model.metrics = {"score_threshold": 0.62}
+    assert read_segmenter(model).info.score_threshold == 0.62
     assert read_segmenter(model, score_threshold=0.4).info.score_threshold == 0.4
 
 
