@@ -15,12 +15,13 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from graftsdk.errors import FingerprintMismatch, InputError
-from graftsdk.plan import BranchDocument, CropSpec
+from graftsdk.plan import BranchDocument, CropSpec, open_plan
 from graftsdk.predictor import Predictor
 from graftsdk.preprocess import read_crop
 from graftsdk.text import listed
 from graftsdk.training.evaluation import Judged
 from graftsdk.training.labels import LabelledImage, find_labels, open_label
+from graftsdk.training.option_checks import check_device
 
 __all__ = ["BATCH", "Evaluated", "evaluate_branches", "evaluate_plan"]
 
@@ -96,8 +97,7 @@ def evaluate_branches(
 
     import torch  # isort: skip
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device: expected one that works here, found 'cuda' and no GPU that torch can use")
+    check_device(device)
     stem, found = Trunk.load(trunk).to(device), [Branch.load(path).to(device) for path in branches]
     for path, branch in zip(branches, found, strict=True):
         if branch.trunk_fingerprint != stem.fingerprint(branch.tap):
@@ -124,8 +124,6 @@ def _chosen(labels: Sequence[str] | None, root: _Path, plan: _Path) -> Sequence[
     """Those asked for; else the plan's that have a sub-dataset."""
     if labels is not None:
         return labels
-    from graftsdk.plan import open_plan
-
     there = find_labels(root)
     with open_plan(plan) as opened:
         own = opened.manifest.labels

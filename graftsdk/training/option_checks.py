@@ -10,7 +10,37 @@ from graftsdk.arguments import whole_number
 from graftsdk.errors import InputError
 from graftsdk.text import listed
 
-__all__ = ["check_options", "lasting_options"]
+__all__ = ["LOOP_CHOICES", "LOOP_FREE", "LOOP_RANGES", "LOOP_WHOLE", "check_device", "check_options", "lasting_options"]
+
+# Of what every training by `graftsdk.training.run` may be told.
+LOOP_WHOLE: Mapping[str, tuple[int, int]] = {
+    "seed": (0, 2**31 - 1),
+    "warmup": (0, 10**7),
+    "workers": (0, 256),
+    "steps": (1, 10**9),
+    "threads": (1, 1024),
+}
+LOOP_RANGES: Mapping[str, tuple[float, float]] = {
+    "epochs": (1e-6, 1e6),
+    "minutes": (1e-4, 1e6),
+    "learning_rate": (1e-9, 100.0),
+    "weight_decay": (0.0, 1.0),
+    "clip": (1e-6, 1e9),
+    "ema": (0.0, 0.999999),
+    "eval_minutes": (1e-3, 1e6),
+    "eval_epochs": (1e-3, 1e6),
+    "save_seconds": (0.0, 1e6),
+}
+LOOP_CHOICES: Mapping[str, tuple[str | None, ...]] = {
+    "optimizer": ("sgd", "adamw"),
+    "schedule": ("cosine", "step"),
+    "precision": ("float32", "bfloat16", None),
+    "device": ("cpu", "cuda"),
+}
+LOOP_FREE = (
+    *("steps", "epochs", "minutes", "eval_minutes", "eval_epochs", "eval_images", "save_seconds"),
+    *("workers", "threads", "device"),
+)
 
 
 def check_options(
@@ -39,8 +69,7 @@ def check_options(
         value = getattr(options, name)
         if value is not None and not (isinstance(value, (int, float)) and low <= value <= high):
             raise InputError(f"{name}: expected a number from {low:g} to {high:g}, found {value!r:.80}")
-    if options.device == "cuda" and not _cuda_works():
-        raise InputError("device: expected one that works here, found 'cuda' and no GPU that torch can use")
+    check_device(options.device)
     for name, allowed in choices.items():
         if getattr(options, name) not in allowed:
             raise InputError(
@@ -54,6 +83,12 @@ def lasting_options(options: Any, free: Iterable[str]) -> dict[str, Any]:
     for name in free:
         del values[name]
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def check_device(device: str) -> None:
+    """Refuse "cuda" where torch has no GPU. Raises InputError."""
+    if device == "cuda" and not _cuda_works():
+        raise InputError("device: expected one that works here, found 'cuda' and no GPU that torch can use")
 
 
 def _cuda_works() -> bool:

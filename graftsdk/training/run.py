@@ -29,7 +29,7 @@ from graftsdk.training.loader import iterating
 from graftsdk.training.meter import Meter
 from graftsdk.training.training_state import Progress, read_state, restore, state_path, write_state
 
-__all__ = ["RunOptions", "TrainingRun", "check_targets"]
+__all__ = ["RunOptions", "TrainingRun", "check_targets", "spread_rows"]
 
 _NO_END = 10**9
 _logger = logging.getLogger("graftsdk")
@@ -57,6 +57,13 @@ class RunOptions(Schedule, Protocol):
     def eval_epochs(self) -> float | None: ...
     @property
     def save_seconds(self) -> float: ...
+
+
+def spread_rows(count: int, most: int | None) -> list[int]:
+    """At most so many of 0..count-1, at equal distances: all classes of a sorted row, all sets, have their share."""
+    if most is None or count <= most:
+        return list(range(count))
+    return [place * count // most for place in range(most)]
 
 
 def check_targets(output: Path, plot: Folder | None) -> None:

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from graftsdk.training.option_checks import check_options, lasting_options
+from graftsdk.training.option_checks import (
+    LOOP_CHOICES,
+    LOOP_FREE,
+    LOOP_RANGES,
+    LOOP_WHOLE,
+    check_options,
+    lasting_options,
+)
 
 __all__ = ["YOLACT_PRESET", "NetworkOptions", "SegmenterOptions"]
 
@@ -114,38 +121,9 @@ class SegmenterOptions:
 
     def lasting(self) -> dict[str, Any]:
         """What a resumed run must not change, as JSON types: weights would differ from those of one whole run."""
-        return lasting_options(self, _FREE)
+        return lasting_options(self, LOOP_FREE)
 
 
-_WHOLE = {
-    "batch": (1, 4096),
-    "seed": (0, 2**31 - 1),
-    "workers": (0, 256),
-    "warmup": (0, 10**7),
-    "eval_images": (1, 10**7),
-    "steps": (1, 10**9),
-    "threads": (1, 1024),
-}
-_RANGES = {
-    "epochs": (1e-6, 1e6),
-    "minutes": (1e-4, 1e6),
-    "learning_rate": (1e-9, 100.0),
-    "weight_decay": (0.0, 1.0),
-    "clip": (1e-6, 1e9),
-    "ema": (0.0, 0.999999),
-    "copy_paste": (0.0, 1.0),
-    "eval_minutes": (1e-3, 1e6),
-    "eval_epochs": (1e-3, 1e6),
-    "save_seconds": (0.0, 1e6),
-}
-_CHOICES: Mapping[str, tuple[str | None, ...]] = {
-    "optimizer": ("sgd", "adamw"),
-    "schedule": ("cosine", "step"),
-    "confidence": ("ohem", "focal"),
-    "precision": ("float32", "bfloat16", None),
-    "device": ("cpu", "cuda"),
-}
-_FREE = (
-    *("steps", "epochs", "minutes", "eval_minutes", "eval_epochs", "eval_images", "save_seconds"),
-    *("workers", "threads", "device"),
-)
+_WHOLE = {**LOOP_WHOLE, "batch": (1, 4096), "eval_images": (1, 10**7)}
+_RANGES = {**LOOP_RANGES, "copy_paste": (0.0, 1.0)}
+_CHOICES: Mapping[str, tuple[str | None, ...]] = {**LOOP_CHOICES, "confidence": ("ohem", "focal")}

@@ -19,7 +19,7 @@ from graftsdk.plan.segmenter_document import SCORE_THRESHOLD
 from graftsdk.training.compute import low_precision, torch_threads
 from graftsdk.training.curve import CurveKind
 from graftsdk.training.interrupts import stop_asked
-from graftsdk.training.run import TrainingRun, check_targets
+from graftsdk.training.run import TrainingRun, check_targets, spread_rows
 from graftsdk.training.segmenter.batches import Batch, EpochOrder, TrainingImages, load_batches
 from graftsdk.training.segmenter.datasets import AnnotatedImage, ImageSet, open_training_sets
 from graftsdk.training.segmenter.evaluation import evaluate
@@ -129,9 +129,7 @@ class _Run(TrainingRun):
     ) -> None:
         self._options, self._order = options, order
         self._images, self._held_out = TrainingImages(sets), held_out
-        most = options.eval_images
-        spread = range(len(held_out)) if len(held_out) <= most else [n * len(held_out) // most for n in range(most)]
-        self._some = [held_out[index] for index in spread]  # of all sets, at equal distances
+        self._some = [held_out[index] for index in spread_rows(len(held_out), options.eval_images)]  # of all sets
         self._digests = tuple(dict.fromkeys(images.digest for images in sets))
         self._device = torch.device(options.device)
         self._low = low_precision(options.precision, self._device)

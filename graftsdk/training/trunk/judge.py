@@ -11,10 +11,11 @@ import torch
 
 from graftsdk.training.crops.packed import PackedCrops
 from graftsdk.training.evaluation import auc
+from graftsdk.training.run import spread_rows
 from graftsdk.training.trunk.batches import plain_batches
 from graftsdk.training.trunk.network import DynamicGraph
 
-__all__ = ["LabelAUC", "judge", "label_logits", "mean_auc", "spread_rows"]
+__all__ = ["LabelAUC", "judge", "label_logits", "mean_auc"]
 
 LabelAUC = dict[str, float]  # class -> AUC of its probability against all others; NaN: no positive or no negative
 
@@ -75,10 +76,3 @@ def mean_auc(found: dict[str, LabelAUC]) -> float | None:
     means = [[value for value in classes.values() if not math.isnan(value)] for classes in found.values()]
     values = [sum(each) / len(each) for each in means if each]
     return sum(values) / len(values) if values else None
-
-
-def spread_rows(count: int, most: int | None) -> list[int]:
-    """At most so many of 0..count-1, at equal distances: all classes of a sorted row have their share."""
-    if most is None or count <= most:
-        return list(range(count))
-    return [place * count // most for place in range(most)]

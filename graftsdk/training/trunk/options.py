@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from graftsdk.plan import CropSpec
 from graftsdk.training.crops.augment import Augmentation
-from graftsdk.training.option_checks import check_options, lasting_options
+from graftsdk.training.option_checks import (
+    LOOP_CHOICES,
+    LOOP_FREE,
+    LOOP_RANGES,
+    LOOP_WHOLE,
+    check_options,
+    lasting_options,
+)
 
 __all__ = ["SGD", "TrunkNetwork", "TrunkOptions"]
 
@@ -98,7 +104,7 @@ class TrunkOptions:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        check_options(self, _WHOLE, _RANGES, _CHOICES)
+        check_options(self, _WHOLE, _RANGES, LOOP_CHOICES)
 
     def momentum(self, tasks: int) -> float:
         """Of BatchNorm, where a step draws so many sub-datasets."""
@@ -112,39 +118,18 @@ class TrunkOptions:
 
 
 _WHOLE = {
+    **LOOP_WHOLE,
     "batch": (2, 65536),
     "tasks": (1, 4096),
-    "seed": (0, 2**31 - 1),
-    "warmup": (0, 10**7),
     "norm_images": (2, 10**7),
     "eval_images": (2, 10**7),
-    "workers": (0, 256),
-    "steps": (1, 10**9),
-    "threads": (1, 1024),
 }
 _RANGES = {
+    **LOOP_RANGES,
     "alpha": (0.0, 4.0),
     "least_share": (0.0, 0.5),
-    "epochs": (1e-6, 1e6),
-    "minutes": (1e-4, 1e6),
-    "learning_rate": (1e-9, 100.0),
-    "weight_decay": (0.0, 1.0),
-    "clip": (1e-6, 1e9),
-    "ema": (0.0, 0.999999),
     "label_smoothing": (0.0, 0.5),
     "norm_momentum": (1e-6, 1.0),
-    "eval_minutes": (1e-3, 1e6),
-    "eval_epochs": (1e-3, 1e6),
-    "save_seconds": (0.0, 1e6),
-}
-_CHOICES: Mapping[str, tuple[str | None, ...]] = {
-    "optimizer": ("adamw", "sgd"),
-    "schedule": ("cosine", "step"),
-    "precision": ("float32", "bfloat16", None),
-    "device": ("cpu", "cuda"),
 }
 # norm_images: nothing but the checkpoint's own statistics follows from it.
-_FREE = (
-    *("steps", "epochs", "minutes", "eval_minutes", "eval_epochs", "eval_images", "save_seconds", "norm_images"),
-    *("workers", "threads", "device"),
-)
+_FREE = (*LOOP_FREE, "norm_images")

@@ -23,9 +23,10 @@ from graftsdk.plan import CropSpec
 from graftsdk.training.crops.augment import NO_AUGMENTATION, Augmentation
 from graftsdk.training.crops.packed import pack_crops
 from graftsdk.training.labels import open_label
+from graftsdk.training.run import spread_rows
 from graftsdk.training.training_state import read_state, state_path
 from graftsdk.training.trunk import train as trunk_train
-from graftsdk.training.trunk.judge import label_logits, mean_auc, spread_rows
+from graftsdk.training.trunk.judge import label_logits, mean_auc
 from graftsdk.training.trunk.options import TrunkNetwork, TrunkOptions
 from graftsdk.training.trunk.train import _Run, train_trunk
 
