@@ -1,10 +1,11 @@
-"""`graftsdk import peta|pa100k|rap`: fully annotated sets cut into sub-datasets of one label each."""
+"""`graftsdk import peta|pa100k|rap|scenes`: fully annotated sets cut into sub-datasets of one label each."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from graftsdk.cli.output import HelpFormatter, print_json, print_table
@@ -17,6 +18,7 @@ SOURCES = {
     "peta": ("PETA: SUBSET/archive/{Label.txt, images}", False),
     "pa100k": ("PA-100K: annotation.mat and data/, with its own split", True),
     "rap": ("RAP, version 1 or 2: RAP_annotation/RAP_annotation.mat and RAP_dataset/", False),
+    "scenes": ("drawn scenes, as graftsdk scenes writes them: annotations/instances_scenes.json and scenes/", False),
 }
 
 _EPILOG = """\
@@ -35,6 +37,13 @@ example:
   graftsdk import {name} {folder} labels --labels labels.toml --licence "research only"
 """
 
+_SCENES = """
+Every person who is no crowd is cut out, a PNG whose alpha is the mask, as graftsdk crop does. An attribute of yes and
+no keeps its name (hat); a text gives one for each value (age_child, role_suit, lookalike_hat_helmet) and, where it may
+be empty, one for whether it says anything (lookalike_hat); whole numbers one for each (yaw_bin_3). People of one scene
+are on the same side of a split.
+"""
+
 
 def configure_labels(sources: Any) -> None:
     """Add a command for each set to the subparsers of `graftsdk import`."""
@@ -44,7 +53,7 @@ def configure_labels(sources: Any) -> None:
         command.description = (
             f"Cut a fully annotated set into sub-datasets of one label each. {summary}. Needs [train]."
         )
-        command.epilog = _EPILOG.format(name=name, folder=name.upper())
+        command.epilog = _EPILOG.format(name=name, folder=name.upper()) + (_SCENES if name == "scenes" else "")
         add = command.add_argument
         add("folder", metavar="FOLDER", help="of the set")
         add("target", metavar="TARGET", help="a new or empty folder")
@@ -55,7 +64,8 @@ def configure_labels(sources: Any) -> None:
             add("--val-share", type=float, default=0.1, metavar="X", help="of the people not in test; default 0.1")
         add("--seed", type=int, default=0, metavar="N", help="another seed, other people; default 0")
         add("--licence", default="not stated", metavar="TEXT", help="of the images, for card.json")
-        add("--link", action="store_true", help="hard links in place of copies")
+        if name != "scenes":
+            add("--link", action="store_true", help="hard links in place of copies")
         add("--json", action="store_true", help="print card.json")
 
 
@@ -68,16 +78,23 @@ def run_labels(args: argparse.Namespace) -> int:
     questions = read_questions(args.labels)
     shares = {name: getattr(args, name) for name in ("test_share", "val_share") if hasattr(args, name)}
     options = CutOptions(seed=args.seed, negatives=args.negatives, **shares)
-    images = _reader(args.source)(args.folder)
-    card = import_labels(
-        images,
-        questions,
-        args.target,
-        options,
-        licence=args.licence,
-        link=args.link,
-        progress=sys.stderr.isatty() and not args.json,
-    )
+    progress = sys.stderr.isatty() and not args.json
+    with ExitStack() as stack:
+        if args.source == "scenes":
+            from graftsdk.training.labels.scenes import cut_scenes
+
+            images = stack.enter_context(cut_scenes(args.folder, args.target, questions, progress=progress))
+        else:
+            images = _reader(args.source)(args.folder)
+        card = import_labels(
+            images,
+            questions,
+            args.target,
+            options,
+            licence=args.licence,
+            link=getattr(args, "link", False),  # cut pictures go when all is written
+            progress=progress,
+        )
     if args.json:
         print_json(card)
         return 0

@@ -7,6 +7,8 @@ import pytest
 from training.labels import annotated_folders as made
 
 from graftsdk.cli.main import main
+from graftsdk.plan import CropSpec
+from graftsdk.preprocess import read_crop
 
 LABELS = """
 [labels.hat]
@@ -58,6 +60,22 @@ def test_import_pa100k_and_rap(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "of 79 in RAP" in capsys.readouterr().out
     with pytest.raises(SystemExit):  # it has a split of its own
         main([*words, "--test-share", "0.2"])
+
+
+def test_import_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the demo's recipe goes: drawn, imported, opened."""
+    toml = tmp_path / "labels.toml"
+    toml.write_text("[labels.adult]\npositive = 'not age_child'\n[labels.front]\npositive = 'yaw_bin_0 or yaw_bin_1'\n")
+    assert main(["scenes", "-o", str(tmp_path / "set"), "--count", "40", "--size", "120", "160", "--seed", "4"]) == 0
+    words = ["import", "scenes", str(tmp_path / "set"), str(tmp_path / "out"), "--labels", str(toml)]
+    assert main([*words, "--negatives", "0.5"]) == 0
+    out = capsys.readouterr().out
+    assert "2 labels" in out and "in drawn scenes" in out and "too hidden or too small" in out
+    crops = list((tmp_path / "out/adult/test").glob("*/*.png"))
+    assert crops and all(read_crop(path, CropSpec(size=(32, 16))).any() for path in crops)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "xdg") == ["labels.toml", "out", "set"]
+    with pytest.raises(SystemExit):  # cut pictures are nobody's to link to
+        main([*words, "--link"])
 
 
 def test_ctrl_c(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,9 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from graftsdk.training.labels.declared import GRAFT_TOML
 from graftsdk.training.labels.identities import write_identities
 from graftsdk.training.labels.questions import Question
 from graftsdk.training.labels.sets import SPLITS
+from graftsdk.training.labels.staging import check_new, staged
 
 __all__ = ["CARD", "import_labels"]
 
@@ -66,10 +65,10 @@ def import_labels(
     """
     options = CutOptions() if options is None else options
     folder = Path(target)
-    _check_target(folder)
+    check_new(folder)
     places, notes = cut_labels(images, questions, options)
     card = _card(images, questions, places, options, licence, notes)
-    with stop_asked() as stop, _staged(folder) as staging:
+    with stop_asked() as stop, staged(folder) as staging:
         for place in tqdm(places, unit="image", disable=not progress, leave=False):
             if stop.is_set():
                 raise KeyboardInterrupt
@@ -94,34 +93,6 @@ def import_labels(
         if stop.is_set():
             raise KeyboardInterrupt
     return card
-
-
-def _check_target(folder: Path) -> None:
-    try:
-        if any(folder.iterdir()):
-            raise InputError(f"{folder}: expected a new or empty folder, found something in it; name another")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise InputError(f"{folder}: expected a new or empty folder, found: {reason(error)}") from error
-
-
-@contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its place when the block ends without an error, and else is removed."""
-    folder = folder.absolute()
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging.mkdir()
-    except OSError as error:
-        raise InputError(f"{folder}: expected a folder that can be written, found: {reason(error)}") from error
-    try:
-        yield staging
-        staging.rename(folder)  # in place of an empty one too
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
 
 
 def _put(source: Path, copy: Path, link: bool) -> None:

@@ -13,7 +13,7 @@ from graftsdk.models import Trunk
 from graftsdk.models.random_weights import RandomBits
 from graftsdk.training.trunk.options import TrunkOptions
 
-__all__ = ["DynamicGraph", "dynamic_loss", "new_optimizer", "set_momentum", "takes_low_precision"]
+__all__ = ["DynamicGraph", "dynamic_loss", "low_precision_blocks", "new_optimizer", "set_momentum"]
 
 BETAS = (0.9, 0.99)  # of AdamW; 0.99: trainings here are thousands of steps, not hundreds of thousands
 MOMENTUM = 0.9
@@ -42,9 +42,20 @@ class DynamicGraph(nn.Module):
                 head.weight.copy_(bits.uniform(tuple(head.weight.shape), 0.1 * channels**-0.5, centred=True))
                 head.bias.zero_()
 
-    def features(self, crops: torch.Tensor) -> torch.Tensor:
-        """[N, C], the mean of the last tap over its cells, of crops[N, 3, H, W]."""
-        last: torch.Tensor = self.trunk(crops)
+    def features(self, crops: torch.Tensor, low: int = -1) -> torch.Tensor:
+        """float32[N, C], the mean of the last tap over its cells, of crops[N, 3, H, W].
+
+        Args:
+            crops: prepared.
+            low: stem and so many blocks run in bfloat16 (autocast); -1: nothing does.
+        """
+        blocks = self.trunk.backbone.blocks
+        with torch.autocast(crops.device.type, torch.bfloat16, enabled=low >= 0):
+            last = self.trunk.tap(crops, len(blocks) if low < 0 else low)
+        if low >= 0:
+            last = last.float()
+            for name in blocks[low:]:
+                last = self.trunk.get_submodule(name)(last)
         return last.mean(dim=(2, 3))
 
     def answers(self, features: torch.Tensor, parts: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
@@ -93,10 +104,13 @@ def set_momentum(model: nn.Module, momentum: float) -> None:
             module.momentum = momentum
 
 
-def takes_low_precision(trunk: Trunk) -> bool:
-    """Whether bfloat16 gives the gradients of float32 but for rounding.
+def low_precision_blocks(trunk: Trunk) -> int:
+    """How many blocks after the stem bfloat16 may run on a CPU: all, or those before the maps get too narrow for it.
 
-    oneDNN's weight gradient of a 3x3 convolution with stride 2 over a map of one cell is uninitialised memory
-    (torch 2.14): no block may read such a map.
+    oneDNN (torch 2.14) leaves memory uninitialised in the output of a 3x3 convolution with stride 2 whose map is one
+    column wide, and in the gradient of the weights of one that reads a map of one cell. -1: not even the stem.
     """
-    return all(math.prod(trunk.tap_shape(tap)[1:]) > 1 for tap in range(len(trunk.backbone.blocks)))
+    for tap in range(len(trunk.backbone.blocks) + 1):
+        if trunk.tap_shape(tap)[2] == 1:
+            return tap - 1
+    return len(trunk.backbone.blocks)

@@ -34,9 +34,9 @@ from graftsdk.training.trunk.judge import LabelAUC, judge, mean_auc
 from graftsdk.training.trunk.network import (
     DynamicGraph,
     dynamic_loss,
+    low_precision_blocks,
     new_optimizer,
     set_momentum,
-    takes_low_precision,
 )
 from graftsdk.training.trunk.options import TrunkNetwork, TrunkOptions
 from graftsdk.training.trunk.sampling import TaskOrder, class_quotas, mixed_draws
@@ -158,7 +158,9 @@ class _Run(TrainingRun):
         targets = [crops.targets for crops in train]
         self._order = TaskOrder(targets, options.batch, options.tasks, options.alpha, options.least_share, options.seed)
         self._device = torch.device(options.device)
-        self._low = low_precision(options.precision, self._device) and takes_low_precision(trunk)
+        self._low = -1  # blocks that run in bfloat16
+        if low_precision(options.precision, self._device):
+            self._low = low_precision_blocks(trunk) if self._device.type == "cpu" else len(trunk.backbone.blocks)
         self._digests = tuple(dict.fromkeys(each.digest for each in sets))
         self._auc: dict[str, LabelAUC] = {}
         lasting = {
@@ -183,9 +185,7 @@ class _Run(TrainingRun):
 
     def _losses(self, batch: JoinedBatch) -> Sequence[torch.Tensor]:
         crops = normalised(batch.pixels.to(self._device), self._train[0].spec)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._low):
-            features = self._graph.features(crops)
-        logits = self._graph.answers(features.float(), batch.parts)
+        logits = self._graph.answers(self._graph.features(crops, self._low), batch.parts)
         targets = [each.to(self._device) for each in batch.targets]
         return (dynamic_loss(logits, targets, self._options.label_smoothing),)
 

@@ -13,9 +13,9 @@ from graftsdk.plan import CropSpec
 from graftsdk.training.trunk.network import (
     DynamicGraph,
     dynamic_loss,
+    low_precision_blocks,
     new_optimizer,
     set_momentum,
-    takes_low_precision,
 )
 from graftsdk.training.trunk.options import TrunkOptions
 
@@ -104,6 +104,30 @@ def test_momentum_of_batchnorm(graph):
     assert {module.momentum for module in graph.modules() if isinstance(module, nn.BatchNorm2d)} == {0.01}
 
 
-@pytest.mark.parametrize("size, wanted", [((64, 32), True), ((96, 48), True), ((32, 16), False)])
-def test_low_precision_wants_maps_of_more_than_one_cell(size, wanted):
-    assert takes_low_precision(Trunk.create("resnet18", width=0.1, crop=CropSpec(size))) is wanted
+@pytest.mark.parametrize(
+    "arch, size, wanted",
+    [
+        ("resnet18", (96, 48), 8),
+        ("resnet18", (64, 32), 6),  # block 6 is the first of the last stage, whose maps are 2x1
+        ("resnet18", (32, 16), 4),
+        ("resnet18", (64, 64), 8),
+        ("inception_v3", (160, 80), 8),
+        ("inception_v3", (256, 128), 11),
+    ],
+)
+def test_low_precision_ends_where_maps_are_one_column_wide(arch, size, wanted):
+    assert low_precision_blocks(Trunk.create(arch, width=0.1, crop=CropSpec(size))) == wanted
+
+
+def test_narrow_maps_are_computed_whole():
+    """In bfloat16 what oneDNN leaves unwritten in them is whatever was in that memory: here, infinity."""
+    trunk = Trunk.create("inception_v3", width=0.25, crop=CropSpec((160, 80))).train()
+    graph = DynamicGraph(trunk, [2], 0).to(memory_format=torch.channels_last)
+    crops = torch.rand(8, 3, 160, 80).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        for _ in range(3):
+            filled = [torch.full((8 * 48 * 3, 1 << size), torch.inf) for size in range(3)]
+            del filled
+            found = graph.features(crops, low_precision_blocks(trunk))
+            assert found.dtype == torch.float32
+            assert found.abs().max() < 1e3
