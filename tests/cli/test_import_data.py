@@ -63,15 +63,12 @@ def test_import_pa100k_and_rap(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_import_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As the demo's recipe goes: drawn, imported, opened."""
     toml = tmp_path / "labels.toml"
-    toml.write_text("[labels.adult]\npositive = 'not age_child'\n[labels.front]\npositive = 'yaw_bin_0 or yaw_bin_1'\n")
-    assert main(["scenes", "-o", str(tmp_path / "set"), "--count", "40", "--size", "120", "160", "--seed", "4"]) == 0
-    words = ["import", "scenes", str(tmp_path / "set"), str(tmp_path / "out"), "--labels", str(toml)]
-    assert main([*words, "--negatives", "0.5"]) == 0
-    out = capsys.readouterr().out
-    assert "2 labels" in out and "in drawn scenes" in out and "too hidden or too small" in out
-    crops = list((tmp_path / "out/adult/test").glob("*/*.png"))
+    toml.write_text("[labels.hat]\npositive = 'hat'\n[labels.age]\nclasses = { old = 'age_old', young = 'age_child' }")
+    words = ["import", "scenes", str(made.scenes(tmp_path / "set", 40)), str(tmp_path / "out"), "--labels", str(toml)]
+    assert main([*words, "--negatives", "1"]) == 0
+    assert "2 labels" in (out := capsys.readouterr().out) and "of 80 in drawn scenes" in out
+    crops = list((tmp_path / "out/hat/test").glob("*/*.png"))
     assert crops and all(read_crop(path, CropSpec(size=(32, 16))).any() for path in crops)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "xdg") == ["labels.toml", "out", "set"]
     with pytest.raises(SystemExit):  # cut pictures are nobody's to link to

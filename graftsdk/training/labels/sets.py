@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graftsdk.arguments import whole_number
@@ -58,6 +58,32 @@ class LabelSet:
     val: tuple[LabelledImage, ...]
     test: tuple[LabelledImage, ...]
     digest: str
+
+    def thinned(self, names: Iterable[str]) -> LabelSet:
+        """With fewer training images: of the classes that `names` has images of, these alone.
+
+        Args:
+            names: files relative to the label's folder, as in the list of `graftsdk mine`.
+
+        Raises:
+            InputError: no name, one that is no training image, or images of all classes.
+        """
+        wanted = set(names)
+        files = {f"train/{self.classes[image.target]}/{image.path.name}": image for image in self.train}
+        if strangers := sorted(wanted - files.keys()):
+            raise InputError(
+                f"{self.label!r}: expected a list of its training images, found {listed(strangers[:3])}, which "
+                f"{'is none' if len(strangers) == 1 else 'are none'}; mine this label again"
+            )
+        named = {files[name].target for name in wanted}
+        if not 0 < len(named) < len(self.classes):
+            raise InputError(
+                f"{self.label!r}: expected a list of images of one class or more but not of all, found "
+                f"{listed(self.classes[target] for target in sorted(named))} in it"
+            )
+        train = tuple(image for file, image in files.items() if image.target not in named or file in wanted)
+        digest = _digest(self.classes, {"train": train, "val": self.val, "test": self.test})
+        return replace(self, train=train, digest=digest)
 
     def counts(self, split: str) -> dict[str, int]:
         """Class -> how many images "train", "val" or "test" has of it."""

@@ -1,9 +1,12 @@
-"""Small sets in the layouts of PETA, PA-100K and RAP; pictures are their own names, no decoder is asked."""
+"""Small sets in the layouts of PETA, PA-100K, RAP (pictures are their own names, no decoder is asked) and of scenes."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 
 PETA_IMAGES = {  # subset -> images and lines of Label.txt
@@ -88,4 +91,51 @@ def rap(root: Path, version: int, people: int = 4) -> Path:
         persons = np.array([[7], [7], [-1], [-1], [-2], [7], [9], [9]], np.int16)
         fields = {"name": cells(names), "label": labels, "attribute": attributes, "person_identity": persons}
     savemat(root / "RAP_annotation/RAP_annotation.mat", {"RAP_annotation": fields})
+    return root
+
+
+SIDES = (40, 60)
+
+
+def packed(mask: np.ndarray) -> dict[str, Any]:
+    from pycocotools import mask as rle
+
+    made = rle.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": list(made["size"]), "counts": made["counts"].decode()}
+
+
+def ellipse(centre: tuple[int, int], axes: tuple[int, int]) -> np.ndarray:
+    return cv2.ellipse(np.zeros(SIDES, np.uint8), centre, axes, 0, 0, 360, 1, -1) > 0
+
+
+MASKS = (ellipse((15, 20), (9, 17)), ellipse((44, 22), (10, 15)))
+
+
+def scenes(root: Path, count: int = 12) -> Path:
+    """Scenes of two people, of whom the first of every second one has a hat."""
+    (root / "scenes").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    rng = np.random.default_rng(3)
+    document: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "person"}]}
+    for index in range(count):
+        cv2.imwrite(str(root / f"scenes/{index:06d}.jpg"), rng.integers(0, 255, (*SIDES, 3), np.uint8))
+        document["images"].append({"id": index, "file_name": f"{index:06d}.jpg", "height": 40, "width": 60})
+        for side, mask in enumerate(MASKS):
+            document["annotations"].append(
+                {
+                    "id": 2 * index + side,
+                    "image_id": index,
+                    "category_id": 1,
+                    "segmentation": packed(mask),
+                    "iscrowd": 0,
+                    "attributes": {
+                        "hat": side == 0 and index % 2 == 0,
+                        "age": ("child", "old")[side],
+                        "lookalike_hat": ("", "bun")[side],
+                        "yaw_bin": float(side),
+                        "grey": 0.25,
+                    },
+                }
+            )
+    (root / "annotations/instances_scenes.json").write_text(json.dumps(document))
     return root
