@@ -27,6 +27,9 @@ examples:
   graftsdk train branch backpack --data labels --trunk trunk.safetensors --tap 8 --width 0.25 \\
       --distil full.safetensors -o backpack.safetensors
   graftsdk train branch backpack --teacher old.onnx --images crops/ --trunk trunk.safetensors \\
+      -o backpack.safetensors
+  graftsdk mine backpack --data labels --trunk trunk.safetensors -o mined
+  graftsdk train branch backpack --data labels --negatives mined/keep.txt --trunk trunk.safetensors \\
       -o backpack.safetensors"""
 _OPTIONS = (
     *("tap", "until", "pooling", "width", "init", "tolerance", "views", "precision", "epochs", "batch", "balance"),
@@ -63,6 +66,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     add("--classes", nargs="+", metavar="CLASS", help="their order, the positive one last; default: as the data says")
     add("--cache", metavar="DIR", help="folder for crops and features; default: features, beside OUT")
     add("--no-cache", action="store_true", help="keep no features: every batch goes through the trunk")
+    add("--negatives", metavar="LIST", help="keep.txt of graftsdk mine: other negatives are not learned from")
     add("--views", type=int, metavar="N", help="of each training image, one plain and the others varied; default 4")
     add("--precision", choices=["float16", "float32"], help="of the features on disk; default float16")
     add("--quiet", action="store_true", help="no progress bars")
@@ -146,6 +150,7 @@ def run(args: argparse.Namespace) -> int:
         classes=args.classes,
         cache=args.cache,
         distil=args.distil,
+        negatives=args.negatives,
         progress=not args.quiet,
     )
     if args.json:
@@ -164,8 +169,8 @@ def _take_over(args: argparse.Namespace, given: dict[str, Any]) -> int:
     from graftsdk.training.branch.options import BranchOptions
     from graftsdk.training.branch.takeover import take_over
 
-    if args.images is None or args.distil is not None:
-        raise InputError("--teacher: expected --images and no --distil, found another combination")
+    if args.images is None or args.distil is not None or args.negatives is not None:
+        raise InputError("--teacher: expected --images, no --distil and no --negatives, found another combination")
     if args.keep is not None and args.data is None:
         raise InputError("--keep: expected with --data, whose validation crops it is measured on, found none")
     old = {name: getattr(args, f"old_{name}") for name in _TEACHER}

@@ -42,11 +42,13 @@ class Data:
         features: at the branch's tap.
         targets: int64[N].
         answers: float32[views, N, C], logits of a branch to learn from, on the same views, or None.
+        shares: float64[C], of the classes where the branch will be used; None: as in `targets`.
     """
 
     features: Features
     targets: _Integers
     answers: npt.NDArray[np.float32] | None = None
+    shares: _Floats | None = None
 
 
 @dataclass
@@ -97,7 +99,7 @@ def fit_branch(
     """
     fit = Fit() if fit is None else fit
     classes, device = len(branch.classes), torch.device(options.device)
-    shift = share_shift(train.targets, classes, options)
+    shift = share_shift(train.targets, classes, options, train.shares)
     draws = Draws(train.targets, classes, train.features.views, options.batch, options.balance, options.seed)
     best = {name: tensor.clone() for name, tensor in branch.state_dict().items()}
     branch.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -144,9 +146,15 @@ def fit_branch(
     return fit
 
 
-def share_shift(targets: _Integers, classes: int, options: BranchOptions) -> _Floats:
-    """float64[classes]: what to add to each logit after training on such draws, log(true share / share drawn)."""
-    return prior_shift(shares_drawn(targets, classes, options.balance), true_shares(targets, classes))
+def share_shift(targets: _Integers, classes: int, options: BranchOptions, shares: _Floats | None = None) -> _Floats:
+    """float64[classes]: what to add to each logit after training on such draws, log(true share / share drawn).
+
+    Args:
+        targets: int64[N], of the images that are drawn from.
+        shares: the true ones; None: those of `targets`.
+    """
+    true = true_shares(targets, classes) if shares is None else shares
+    return prior_shift(shares_drawn(targets, classes, options.balance), true)
 
 
 def branch_logits(branch: nn.Module, features: Features, stop: threading.Event | None = None, view: int = 0) -> _Floats:

@@ -17,6 +17,7 @@ from graftsdk.files import check_target
 from graftsdk.models import Branch, Trunk
 from graftsdk.plan import Provenance
 from graftsdk.training.branch.distillation import answers, load_teacher
+from graftsdk.training.branch.draws import true_shares
 from graftsdk.training.branch.features import Features, LiveFeatures, frozen, store_features
 from graftsdk.training.branch.fitting import Data, Fit, branch_logits, fit_branch, share_shift
 from graftsdk.training.branch.judging import figures_on_test, settle
@@ -30,6 +31,7 @@ from graftsdk.training.crops.packed import PackedCrops, pack_crops, packed_path
 from graftsdk.training.interrupts import stop_asked
 from graftsdk.training.labels import LabelSet, check_leaks, open_label
 from graftsdk.training.labels.sets import SPLITS
+from graftsdk.training.mining.report import read_list
 
 __all__ = ["run_training", "train_branch"]
 
@@ -49,6 +51,7 @@ def train_branch(
     classes: Sequence[str] | None = None,
     cache: _Path | None = None,
     distil: _Path | None = None,
+    negatives: _Path | None = None,
     augmentation: Augmentation | None = None,
     progress: bool = True,
 ) -> BranchReport:
@@ -68,6 +71,8 @@ def train_branch(
         cache: folder for packed crops and features; by default `features` beside the output. It may be deleted at any
             time, and is never emptied.
         distil: checkpoint of a branch for the same label on the same trunk, at any tap, whose answers are learned too.
+        negatives: a list of training images, mining's `keep.txt` (paper 3.4): of the classes that it names, these alone
+            are learned from. Validation, and the classes' shares that probabilities are put right for, stay whole.
         augmentation: of the views; None for the default one.
         progress: show bars.
 
@@ -82,8 +87,20 @@ def train_branch(
     check_target(Path(output))
     labels = open_label(root, label, classes=classes)
     check_leaks(labels)
+    shares = None
+    if negatives is not None:
+        shares = true_shares(np.array([image.target for image in labels.train], np.int64), len(labels.classes))
+        labels = labels.thinned(read_list(negatives))
     return run_training(
-        labels, trunk_path, output, options, cache=cache, distil=distil, augmentation=augmentation, progress=progress
+        labels,
+        trunk_path,
+        output,
+        options,
+        cache=cache,
+        distil=distil,
+        shares=shares,
+        augmentation=augmentation,
+        progress=progress,
     )
 
 
@@ -96,6 +113,7 @@ def run_training(
     cache: _Path | None = None,
     distil: _Path | None = None,
     known: npt.NDArray[np.float64] | None = None,
+    shares: npt.NDArray[np.float64] | None = None,
     augmentation: Augmentation | None = None,
     progress: bool = True,
 ) -> BranchReport:
@@ -104,6 +122,7 @@ def run_training(
     Args:
         labels: it is not looked through for leaks.
         known: float64[N, C], logits for the training images to be learned in place of a branch's.
+        shares: float64[C], of the classes where the branch will be used; None: as in the training images.
         trunk_path, output, options, cache, distil, augmentation, progress: as `train_branch`, and the same errors.
     """
     target = Path(output)
@@ -112,7 +131,7 @@ def run_training(
     folder = target.parent / CACHE if cache is None else Path(cache)
     how = augmentation or Augmentation()
     with torch_threads(options.threads), stop_asked() as stop:
-        run = _Run(trunk, labels, target, options, folder, how, distil, known, stop, progress)
+        run = _Run(trunk, labels, target, options, folder, how, distil, known, shares, stop, progress)
         try:
             run.train()
         except NonFiniteOutput as error:
@@ -138,12 +157,13 @@ class _Run:
         how: Augmentation,
         distil: _Path | None,
         known: npt.NDArray[np.float64] | None,
+        shares: npt.NDArray[np.float64] | None,
         stop: threading.Event,
         progress: bool,
     ) -> None:
         self._trunk, self._labels, self._target, self._options = trunk, labels, target, options
         self._folder, self._how, self._stop, self._progress = folder, how, stop, progress
-        self._known = known
+        self._known, self._shares = known, shares
         self._candidates = candidates(trunk, labels.label, labels.classes, options)
         self._teacher = None if distil is None else load_teacher(distil, trunk, labels.label, labels.classes)
         self._before = {tap: trunk.fingerprint(tap) for tap in {one.tap for one in self._candidates}}
@@ -168,7 +188,7 @@ class _Run:
         self._test = self._features("test", taps, 1) if "test" in self._crops else {}
         targets = self._crops["train"].targets
         wanted = None
-        shift = share_shift(targets, len(self._labels.classes), options)
+        shift = share_shift(targets, len(self._labels.classes), options, self._shares)
         if self._teacher is not None:
             wanted = answers(self._teacher, train[self._teacher.tap], shift, self._stop)
         elif self._known is not None:  # the same of every view
@@ -182,7 +202,7 @@ class _Run:
             try:
                 fit_branch(
                     branch,
-                    Data(train[candidate.tap], targets, wanted),
+                    Data(train[candidate.tap], targets, wanted, self._shares),
                     Data(self._val[candidate.tap], self._crops["val"].targets),
                     options,
                     fit=fit,

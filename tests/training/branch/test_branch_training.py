@@ -102,6 +102,29 @@ def test_a_slim_branch_learns_from_the_full_one(made, tmp_path):
     assert report.metrics["auc"] > 0.8
 
 
+def test_fewer_negatives_and_the_shares_of_all(made, tmp_path, monkeypatch):
+    whole = open_label(made, "disc")
+    negatives = [image.path.relative_to(made / "disc").as_posix() for image in whole.train if image.target == 0]
+    (tmp_path / "keep.txt").write_text("\n".join(negatives[:7]))
+    real, seen = train.fit_branch, []
+
+    def watched(branch, data, *args, **kwargs):
+        fit = real(branch, data, *args, **kwargs)
+        seen.append((np.bincount(data.targets).tolist(), data.shares.tolist()))
+        return fit
+
+    monkeypatch.setattr(train, "fit_branch", watched)
+    counts = list(whole.counts("train").values())
+    options = replace(OPTIONS, epochs=1)
+    report = trained(made, tmp_path / "few.safetensors", options, cache=made / "cache", negatives=tmp_path / "keep.txt")
+    assert seen == [([7, counts[1]], [count / sum(counts) for count in counts])]
+    assert Branch.load(report.path).provenance.data != (whole.digest,)
+    # Drawn equally often; the bias is put right for the shares of all: as without the list.
+    targets = np.repeat([0, 1], [7, counts[1]])
+    shift = fitting.share_shift(targets, 2, options, np.array(seen[0][1]))
+    np.testing.assert_allclose(shift[1] - shift[0], np.log(counts[1] / counts[0]))
+
+
 def test_a_teacher_of_another_trunk_or_label_is_refused(made, tmp_path):
     other = Trunk.create("resnet18", width=0.1, crop=CropSpec(size=(48, 32)), seed=9)
     Branch.create(other, "disc", tap=8).save(tmp_path / "stranger.safetensors")

@@ -140,6 +140,30 @@ def cut(root: Path, people: int, seed: int = 0) -> LabelSet:
     return open_label(root, "hat", val_share=0.25, seed=seed)
 
 
+def test_thinned_are_the_classes_that_are_named(tmp_path: Path) -> None:
+    folder = label(tmp_path, "age", ("old", "young", "child"), each=3)
+    whole = open_label(tmp_path, "age", classes=("old", "young", "child"))
+    found = whole.thinned(["train/old/1.jpg", "train/young/0.jpg", "train/young/2.jpg"])
+    wanted = ["child/0.jpg", "child/1.jpg", "child/2.jpg", "old/1.jpg", "young/0.jpg", "young/2.jpg"]
+    assert names(found.train, folder) == [f"train/{name}" for name in wanted]
+    assert (found.val, found.test) == (whole.val, whole.test) and found.digest != whole.digest
+
+
+@pytest.mark.parametrize(
+    "listed, message",
+    [
+        ([], "not of all, found none in it"),
+        (["train/no/9.jpg"], "found 'train/no/9.jpg', which is none; mine this label again"),
+        (["val/no/1.jpg", "train/no/1.jpg"], "found 'val/no/1.jpg', which is none"),
+        (["train/no/1.jpg", "train/yes/1.jpg"], "not of all, found 'no', 'yes' in it"),
+    ],
+)
+def test_lists_of_another_label(tmp_path: Path, listed: list[str], message: str) -> None:
+    label(tmp_path)
+    with pytest.raises(InputError, match=message):
+        open_label(tmp_path, "hat").thinned(listed)
+
+
 def test_val_is_cut_by_identity(tmp_path: Path) -> None:
     found = cut(tmp_path, 120)
     check_leaks(found)
