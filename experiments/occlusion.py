@@ -21,142 +21,37 @@ import argparse
 import csv
 import io
 import os
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; see `graftsdk train segmenter`
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import linear_sum_assignment
-from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parent))  # under PYTHONSAFEPATH the folder of the script is not on the path
+
+from drawn_people import ARMS, NETWORKS, Pixels, TestPeople, test_people, write_training
 
 from graftsdk.drawing.pictures import write_picture
 from graftsdk.files import atomic_write
-from graftsdk.lifecycle.segmenters import open_segmenter
 from graftsdk.models import Branch, Trunk
 from graftsdk.plan import CropSpec
-from graftsdk.preprocess import mask_crop
-from graftsdk.preprocess.boxmasks import inside
-from graftsdk.preprocess.cutout import cut_out
 from graftsdk.text import file_names
 from graftsdk.training import TrunkNetwork, TrunkOptions, train_trunk
 from graftsdk.training.compute import torch_threads
-from graftsdk.training.crops.packed import normalised, whole_values
+from graftsdk.training.crops.packed import normalised
 from graftsdk.training.evaluation import Comparison, Judged, compare
-from graftsdk.training.labels.allot import allot
-from graftsdk.training.synthetic import DrawnPerson, draw_scene
-from graftsdk.training.synthetic.dataset import is_crowd
 
-Pixels = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
-
-LEAST_SIDE = 16  # pixels of a box; what is smaller is no crop
-NETWORKS: dict[str, Literal["keep", "fill"]] = {"box": "keep", "mask": "fill"}  # what becomes of the background
-ARMS = {"box": "box", "mask": "mask", "yolact": "mask", "yolact box": "box"}  # whose networks judge it
 TRUE_PAIR = ("box", "mask")
 PAIRS = (TRUE_PAIR, ("box", "yolact"), ("yolact box", "yolact"))
 BINS = (("0", -1.0, 0.0), ("0 to 10%", 0.0, 0.1), ("10 to 30%", 0.1, 0.3), ("above 30%", 0.3, 1.0))
 WANTED = {"above 30%": 0.02, "0": -0.005}  # AUC of mask - box, at least
-
-
-class TestPeople(NamedTuple):
-    """N people. crops: of each arm, uint8[N, H, W, 3]. targets: int64[N, L]. iou: of the found mask, 0: none found."""
-
-    crops: dict[str, Pixels]
-    targets: npt.NDArray[np.int64]
-    occlusion: npt.NDArray[np.float64]
-    cut: Bools  # by the picture's border
-    iou: npt.NDArray[np.float64]
-
-
-def people_of(seed: int, index: int) -> tuple[Pixels, list[DrawnPerson]]:
-    """(the picture as its camera stores it, uint8[H, W, 3], BGR; who can be asked for)."""
-    scene = draw_scene(seed, index)
-    jpeg = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, scene.quality])[1]
-    image = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), np.uint8)
-    big = [p for p in scene.persons if min(p.box[2] - p.box[0], p.box[3] - p.box[1]) >= LEAST_SIDE]
-    return image, [person for person in big if not is_crowd(person)]
-
-
-def write_training(folder: Path, scenes: int, seed: int, labels: Sequence[str], negatives: float) -> None:
-    """Sub-datasets of disjoint people: LABEL/train/{no,yes}/*.png, whose alpha is the true mask."""
-    names, pictures, targets = [], [], []
-    for index in tqdm(range(scenes), desc="training scenes", unit="scene"):
-        image, people = people_of(seed, index)
-        for place, person in enumerate(people):
-            names.append(f"{index:06d}_{place}")
-            pictures.append(cut_out(image, np.array(person.box), person.mask[None]).pixels)
-            targets.append([int(bool(person.attributes[label])) for label in labels])
-    known = np.array(targets, np.int64)
-    order = known.sum(axis=0).argsort(kind="stable")  # the rarest label first
-    columns = [known[:, column] for column in order]
-    owner = allot(names, ["drawn"] * len(names), columns, [1] * len(labels), negatives, seed)
-    staging = folder.with_name(f"{folder.name}.unfinished")
-    for row, rank in enumerate(owner.tolist()):
-        if rank >= 0:
-            label, target = labels[order[rank]], known[row, order[rank]]
-            home = staging / label / "train" / ("no", "yes")[target]
-            home.mkdir(parents=True, exist_ok=True)
-            write_picture(home / f"{names[row]}.png", pictures[row])
-    staging.rename(folder)
-
-
-def found_people(segmenter: Any, image: Pixels, people: Sequence[DrawnPerson]) -> Iterator[tuple[float, int, Any]]:
-    """(IoU, which, all that was found) for each person, one to one; IoU 0: the person was not found."""
-    found = segmenter.find(image)
-    height, width = image.shape[:2]
-    masks = [inside(found.masks, index, 0, height, 0, width) for index in range(len(found))]
-    iou = np.zeros((len(people), len(found)))
-    for row, column in np.ndindex(iou.shape):
-        true, own = people[row].mask, masks[column]
-        iou[row, column] = np.count_nonzero(true & own) / np.count_nonzero(true | own)
-    pairs = dict(zip(*(side.tolist() for side in linear_sum_assignment(-iou)), strict=True))
-    for row in range(len(people)):
-        column = pairs.get(row, -1)
-        value = float(iou[row, column]) if column >= 0 else 0.0
-        yield (value, column, found) if value >= 0.5 else (0.0, -1, found)
-
-
-def test_people(path: Path, scenes: int, seed: int, labels: Sequence[str], size: tuple[int, int]) -> TestPeople:
-    """Read, or drawn and written first."""
-    if not path.exists():
-        _write_test(path, scenes, seed, labels, size)
-    with np.load(path, allow_pickle=False) as file:
-        crops = {arm: file[arm] for arm in ARMS}
-        return TestPeople(crops, file["targets"], file["occlusion"], file["cut"], file["iou"])
-
-
-def _write_test(path: Path, scenes: int, seed: int, labels: Sequence[str], size: tuple[int, int]) -> None:
-    specs = {name: CropSpec(size, background=kind) for name, kind in NETWORKS.items()}
-    rows: dict[str, list[Any]] = {name: [] for name in (*ARMS, "targets", "occlusion", "cut", "iou")}
-    nobody = np.zeros((*size, 3), np.uint8)
-    with open_segmenter("demo", device="cpu", threads=1) as segmenter:
-        for index in tqdm(range(scenes), desc="test scenes", unit="scene"):
-            image, people = people_of(seed, index)
-            for person, (iou, which, found) in zip(people, found_people(segmenter, image, people), strict=True):
-                true = np.array([person.box], np.float32), person.mask[None]
-                for arm, network in ARMS.items():
-                    if not arm.startswith("yolact"):
-                        crop = mask_crop(image, *true, specs[network])[0]
-                    elif iou:
-                        crop = mask_crop(image, found.boxes, found.masks, specs[network])[which]
-                    rows[arm].append(
-                        whole_values(crop, specs[network]) if iou or not arm.startswith("yolact") else nobody
-                    )
-                a = person.amodal
-                rows["cut"].append(bool(a[0].any() or a[-1].any() or a[:, 0].any() or a[:, -1].any()))
-                rows["iou"].append(iou)
-                rows["occlusion"].append(person.occlusion)
-                rows["targets"].append([int(bool(person.attributes[label])) for label in labels])
-    arrays: dict[str, Any] = {name: np.array(values) for name, values in rows.items()}
-    with atomic_write(path) as file:
-        np.savez(file, **arrays)
 
 
 def logits(trunk_path: Path, heads: Sequence[Path], crops: Pixels) -> list[npt.NDArray[np.float64]]:
@@ -275,7 +170,19 @@ def report(out: Path, people: TestPeople, judged: dict[str, list[Judged]], label
     csv_text = io.StringIO()
     writer = csv.writer(csv_text, lineterminator="\n")
     writer.writerow(
-        "people,occlusion,number,first,second,label and seed,AUC first,AUC second,delta,low,high".split(",")
+        [
+            "people",
+            "occlusion",
+            "number",
+            "first",
+            "second",
+            "label and seed",
+            "AUC first",
+            "AUC second",
+            "delta",
+            "low",
+            "high",
+        ]
     )
     for result in found:
         for row in result.found.rows:
@@ -304,8 +211,8 @@ def main() -> None:
     out, size, labels = Path(args.output), tuple(args.size), args.labels
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "train").exists():
-        write_training(out / "train", args.train_scenes, 1001, labels, args.negatives)
-    people = test_people(out / f"test-{size[0]}x{size[1]}.npz", args.test_scenes, 1002, labels, size)
+        write_training(out / "train", args.train_scenes, labels, args.negatives)
+    people = test_people(out / f"test-{size[0]}x{size[1]}.npz", args.test_scenes, labels, size)
     sheet(out / "sheet.png", people)
     counts = Counter(path.parts[-4] for path in (out / "train").glob("*/train/*/*.png"))
     print(f"training people: {dict(counts)}; test people: {len(people.iou)}\n")
