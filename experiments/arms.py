@@ -66,7 +66,8 @@ def _arm(trunk: str, tap: int, *, labels: tuple[str, ...] = LABELS, teacher: str
 
 ARMS = {
     # Table 2, Figures 4 and 5
-    **{f"{trunk}-{tap}": _arm(trunk, tap) for trunk in ("all", "no", "objects", "random") for tap in (9, 6)},
+    **{f"{trunk}-{tap}": _arm(trunk, tap) for trunk in ("all", "no", "objects") for tap in (9, 6)},
+    "random-9": _arm("random", 9),
     "multi-9": _arm("multi", 9),
     "all_s1-9": _arm("all_s1", 9),
     # Grafting: from the head alone down to the whole network; the whole network from random weights, as without a trunk
@@ -79,12 +80,12 @@ ARMS = {
     "s192-9": _arm("s192", 9),
     "s256-9": _arm("s256", 9),
     # Table 3
-    "s256-6 gap 11": _arm("s256", 6),
-    "s256-6 gap 8": _arm("s256", 6, until=8),
-    "s256-6 bilinear 8": _arm("s256", 6, until=8, pooling="bilinear"),
-    "s256-6 bilinear 11": _arm("s256", 6, pooling="bilinear"),
+    "s192-6 gap 11": _arm("s192", 6),
+    "s192-6 gap 8": _arm("s192", 6, until=8),
+    "s192-6 bilinear 8": _arm("s192", 6, until=8, pooling="bilinear"),
+    "s192-6 bilinear 11": _arm("s192", 6, pooling="bilinear"),
     # New labels
-    **{f"new {trunk}-{tap}": _arm(trunk, tap, labels=NEW) for trunk in ("four", "no3", "all") for tap in (9, 6)},
+    **{f"new {trunk}-{tap}": _arm(trunk, tap, labels=NEW) for trunk in ("four", "no3", "all") for tap in (9, 8)},
     # Negatives
     **{f"{kind} negatives": Arm("all", (("tap", 8),), MINED, data=kind) for kind in ("every", "mined", "some")},
 }

@@ -111,6 +111,11 @@ def read_registry(path: str | os.PathLike[str]) -> Registry:
     where = where / GRAFT_TOML if where.is_dir() else where
     if where.name != GRAFT_TOML:
         raise InputError(f"{where}: expected a file named {GRAFT_TOML}, where trainings read the order of classes")
+    if not where.exists():
+        raise InputError(
+            f"{where}: expected the registry of the sub-datasets beside it, found none; write one (an empty file "
+            f"says: the defaults, for all of them)"
+        )
     top = _checked(load_toml(where), _TOP, f"{where}: ")
     trunk = _checked(top.get("trunk", {}), _TRUNK, f"{where}: trunk.")
     defaults = _checked(top.get("defaults", {}), _BRANCH, f"{where}: defaults.")

@@ -123,7 +123,7 @@ def test_refused_in_one_sentence_that_names_the_key(tmp_path: Path, toml: str, s
 
 
 def test_no_file_and_no_sub_dataset(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"graft.toml: expected a TOML file, found: No such file"):
+    with pytest.raises(InputError, match=r"graft.toml: expected the registry .* found none; write one"):
         read_registry(tmp_path / "graft.toml")
     with pytest.raises(InputError, match=r"other.toml: expected a file named graft.toml"):
         read_registry(tmp_path / "other.toml")
