@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
-from graftsdk.drawing.pictures import write_picture
+from graftsdk.drawing.pictures import encode
 from graftsdk.files import atomic_write
 from graftsdk.lifecycle.segmenters import open_segmenter
 from graftsdk.plan import CropSpec
@@ -67,12 +68,13 @@ def write_training(folder: Path, scenes: int, labels: Sequence[str], negatives: 
     columns = [known[:, column] for column in order]
     owner = allot(names, ["drawn"] * len(names), columns, [1] * len(labels), negatives, TRAIN_SEED)
     staging = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(staging, ignore_errors=True)  # of a killed run, perhaps with other options
     for row, rank in enumerate(owner.tolist()):
         if rank >= 0:
             label, target = labels[order[rank]], known[row, order[rank]]
             home = staging / label / "train" / ("no", "yes")[target]
             home.mkdir(parents=True, exist_ok=True)
-            write_picture(home / f"{names[row]}.png", pictures[row])
+            (home / f"{names[row]}.png").write_bytes(encode(pictures[row], ".png"))  # the folder is renamed when whole
     staging.rename(folder)
 
 
