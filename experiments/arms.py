@@ -1,94 +1,117 @@
-"""What is compared on PETA: trunks, and arms: one branch a label, all made alike.
-
-Twelve labels train the trunks, in three groups of four; four more are never shown to one: the new labels.
-"""
+"""What is compared on PETA: trunks, and arms: one branch a label, all made alike."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+# In labels.toml. Trunk "no2" has not seen the second group; "four" is trained on the group after the label's own alone.
 GROUPS = (
-    ("gender", "backpack", "long hair", "sport style"),
-    ("age", "lady's bag", "formal", "hat"),
-    ("suit", "muffler", "bald", "luggage"),
+    ("gender", "backpack", "long hair", "suit"),
+    ("age", "lady's bag", "hat", "skirt"),
+    ("sport style", "formal", "shorts", "plastic bag"),
 )
 LABELS = tuple(label for group in GROUPS for label in group)
-NEW = ("skirt", "shorts", "plastic bag", "sunglasses")
-MINED = ("backpack", "hat", "long hair", "skirt")  # with twelve negatives for a positive
-
-ARCH, WIDTH, SIZE, STEPS = "inception_v3", 0.25, (160, 80), 1800
+MINED = ("backpack", "hat", "long hair", "skirt")  # in mined.toml, with twelve negatives for a positive
+STEPS = 1800
 
 
 @dataclass(frozen=True)
 class TrunkArm:
-    """A trunk. Attributes: labels: it is trained on, none for CIFAR-10's objects. options: what differs."""
+    """A trunk.
 
-    labels: tuple[str, ...]
-    size: tuple[int, int] = SIZE
-    options: tuple[tuple[str, Any], ...] = ()
+    Attributes:
+        labels: it is trained on; none: CIFAR-10's objects.
+        arch, size: width is always 0.25.
+        options: of its training.
+        joint: all labels of every image at once, by multi_label.py.
+    """
+
+    labels: tuple[str, ...] = LABELS
+    arch: str = "resnet18"
+    size: tuple[int, int] = (96, 48)
+    options: dict[str, Any] = field(default_factory=dict)
+    joint: bool = False
+
+
+def _others(group: int) -> tuple[str, ...]:
+    return tuple(label for index, labels in enumerate(GROUPS, 1) for label in labels if index != group)
+
+
+def _seeded(seed: int) -> dict[str, TrunkArm]:
+    end, options = f"-s{seed}" if seed else "", {"seed": seed}
+    return {
+        f"all{end}": TrunkArm(options=options),
+        f"objects{end}": TrunkArm((), options=options),
+        **{f"no{group}{end}": TrunkArm(_others(group), options=options) for group in (1, 2, 3)},
+        f"multi{end}": TrunkArm(options=options, joint=True),
+    }
 
 
 TRUNKS = {
-    "all": TrunkArm(LABELS),
-    "objects": TrunkArm(()),
-    "no3": TrunkArm(GROUPS[0] + GROUPS[1]),
-    "no1": TrunkArm(GROUPS[1] + GROUPS[2]),
-    "no2": TrunkArm(GROUPS[0] + GROUPS[2]),
-    "random": TrunkArm(LABELS, options=(("steps", 1), ("learning_rate", 1e-9))),  # BatchNorm is measured, nothing else
-    "four": TrunkArm(GROUPS[0]),
-    "s192": TrunkArm(LABELS, (192, 96)),
-    "all_s1": TrunkArm(LABELS, options=(("seed", 1),)),
-    "s256": TrunkArm(LABELS, (256, 128)),
+    **_seeded(0),
+    "random": TrunkArm(options={"steps": 1, "learning_rate": 1e-9}),  # BatchNorm is measured, and that is all
+    **{f"four{group}": TrunkArm(GROUPS[group % 3]) for group in (1, 2, 3)},
+    **_seeded(1),
+    "inception": TrunkArm(arch="inception_v3", size=(192, 96)),
+    "s160": TrunkArm(size=(160, 80)),
+    "s192": TrunkArm(size=(192, 96)),
+    "s256": TrunkArm(size=(256, 128)),
 }
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Attributes: trunk: its name; "no": the one without the label's group. options: of the branches. Others: which."""
+    """A branch for each of `labels`.
+
+    Attributes:
+        trunk: its name; "no" and "four" are those of the label's group.
+        options: of the branches.
+        labels: which.
+        teacher: the arm whose branches are distilled.
+        negatives: those of `MINED` are trained with: "every", "mined" or "some".
+    """
 
     trunk: str
-    options: tuple[tuple[str, Any], ...] = ()
+    options: dict[str, Any]
     labels: tuple[str, ...] = LABELS
-    teacher: str = ""  # the arm whose branch is distilled
-    data: str = "peta"  # folder of the sub-datasets
+    teacher: str = ""
+    negatives: str = ""
 
     def trunk_of(self, label: str) -> str:
         """The trunk's name for a label."""
-        if self.trunk != "no":
+        name, dash, seed = self.trunk.partition("-")
+        if name not in ("no", "four"):
             return self.trunk
-        return f"no{next(index for index, group in enumerate(GROUPS, 1) if label in group)}"
-
-
-def _arm(trunk: str, tap: int, *, labels: tuple[str, ...] = LABELS, teacher: str = "", **options: Any) -> Arm:
-    return Arm(trunk, (("tap", tap), *options.items()), labels, teacher)
+        return f"{name}{next(index for index, group in enumerate(GROUPS, 1) if label in group)}{dash}{seed}"
 
 
 ARMS = {
-    # Table 2, Figures 4 and 5
-    **{f"{trunk}-{tap}": _arm(trunk, tap) for trunk in ("all", "no", "objects") for tap in (9, 6)},
-    "random-9": _arm("random", 9),
-    "multi-9": _arm("multi", 9),
-    "all_s1-9": _arm("all_s1", 9),
-    # Grafting: from the head alone down to the whole network; the whole network from random weights, as without a trunk
-    **{f"all-{tap}": _arm("all", tap) for tap in (11, 10, 8, 4, 0)},
-    "alone-0": _arm("random", 0, init="random", epochs=30),
-    # Slim branches
-    **{f"all-8 w{width:g}": _arm("all", 8, width=width) for width in (0.5, 0.25)},
-    **{f"all-8 w{width:g} distilled": _arm("all", 8, width=width, teacher="all-8") for width in (1.0, 0.5, 0.25)},
-    # Size of the crop
-    "s192-9": _arm("s192", 9),
-    "s256-9": _arm("s256", 9),
-    # Table 3
-    "s192-6 gap 11": _arm("s192", 6),
-    "s192-6 gap 8": _arm("s192", 6, until=8),
-    "s192-6 bilinear 8": _arm("s192", 6, until=8, pooling="bilinear"),
-    "s192-6 bilinear 11": _arm("s192", 6, pooling="bilinear"),
-    # New labels
-    **{f"new {trunk}-{tap}": _arm(trunk, tap, labels=NEW) for trunk in ("four", "no3", "all") for tap in (9, 8)},
-    # Negatives
-    **{f"{kind} negatives": Arm("all", (("tap", 8),), MINED, data=kind) for kind in ("every", "mined", "some")},
+    # Table 2, Figures 4 and 5; new labels: "no" has seen eight other labels, "four" four.
+    **{
+        f"{trunk} tap 6": Arm(trunk, {"tap": 6})
+        for trunk in ("all", "no", "objects", "random", "multi", "four", "all-s1", "no-s1", "objects-s1", "multi-s1")
+    },
+    **{f"{trunk} tap 4": Arm(trunk, {"tap": 4}) for trunk in ("all", "no", "objects")},
+    # Grafting, from the head alone to the whole network, and a network of its own from random weights.
+    **{f"all tap {tap}": Arm("all", {"tap": tap}) for tap in (8, 7, 5, 2, 0)},
+    "alone": Arm("random", {"tap": 0, "init": "random", "epochs": 45}),
+    # Slim branches.
+    **{f"all tap 4 width {width}": Arm("all", {"tap": 4, "width": width}) for width in (0.5, 0.25)},
+    **{
+        f"all tap 4 width {width} distilled": Arm("all", {"tap": 4, "width": width}, teacher="all tap 4")
+        for width in (1, 0.5, 0.25)
+    },
+    # Size of the crop.
+    **{f"{trunk} tap 6": Arm(trunk, {"tap": 6}) for trunk in ("s160", "s192", "s256")},
+    # Table 3, on the paper's backbone.
+    "11 + GAP": Arm("inception", {"tap": 6}),
+    "8 + GAP": Arm("inception", {"tap": 6, "until": 8}),
+    "8 + bilinear": Arm("inception", {"tap": 6, "until": 8, "pooling": "bilinear"}),
+    "11 + bilinear": Arm("inception", {"tap": 6, "pooling": "bilinear"}),
+    # Hard negatives.
+    **{f"{kind} negatives": Arm("all", {"tap": 4}, MINED, negatives=kind) for kind in ("every", "mined", "some")},
 }
 
-# The heads of networks that were trained with them; nothing of its own follows.
-HEADS = {"heads all": ("all", "all"), "heads multi": ("multi", "multi"), "heads all_s1": ("all_s1", "all_s1")}
+# Networks judged by the heads that they were trained with.
+HEADS = ("all", "multi", "all-s1", "multi-s1")

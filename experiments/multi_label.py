@@ -215,7 +215,6 @@ def train(args: argparse.Namespace) -> None:
     options = TrunkOptions(
         batch=args.batch,
         steps=args.steps,
-        warmup=150,
         seed=args.seed,
         eval_minutes=args.eval_minutes,
         workers=args.workers,

@@ -13,7 +13,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import numpy as np
-from arms import ARCH, ARMS, HEADS, LABELS, MINED, STEPS, TRUNKS, WIDTH, Arm
+from arms import ARMS, HEADS, LABELS, MINED, STEPS, TRUNKS
 from tqdm import tqdm
 
 from graftsdk.lifecycle.evaluation import evaluate_branches
@@ -32,8 +34,10 @@ from graftsdk.training.labels import open_label
 from graftsdk.training.mining import MiningOptions, mine_negatives, read_list
 
 HERE = Path(__file__).parent
-EPOCHS = 10  # of a branch
-GRAFTSDK = [sys.executable, "-m", "graftsdk.cli.main"]
+EPOCHS = 15  # of a branch
+WIDTH = 0.25  # of every trunk
+PERSON = ["--licence", "research only", "--per-person", "4"]
+GRAFTSDK = [str(Path(sys.executable).with_name("graftsdk"))]
 
 
 def main() -> None:
@@ -43,42 +47,59 @@ def main() -> None:
     parser.add_argument("--objects", type=Path, required=True, help="a folder of CLASS/*.jpg: the unrelated data")
     parser.add_argument("--steps", type=int, default=STEPS, help="of each trunk")
     parser.add_argument("--jobs", type=int, default=2, help="at once, of one thread each")
-    parser.add_argument("--only", nargs="+", help="arms that are trained and scored")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     make_data(args.peta, args.objects, args.out)
-    trunks = [(trunk, args.out, name, args.steps) for name in TRUNKS]
-    at_once(args.jobs, "trunks", [*trunks, (multi, args.out, args.peta, args.steps)])
-    at_once(args.jobs, "mining", [(mine, args.out, label) for label in MINED])
-    arms = {name: arm for name, arm in ARMS.items() if args.only is None or name in args.only}
-    for taught in (False, True):  # teachers first
-        jobs = [
-            (branch, args.out, name, label)
-            for name, arm in arms.items()
-            for label in arm.labels
-            if bool(arm.teacher) is taught
-        ]
-        at_once(args.jobs, "branches", jobs)
-    at_once(args.jobs, "scores", [(score, args.out, name) for name in [*arms, *(HEADS if args.only is None else ())]])
+    jobs = planned(args.out, args.peta, args.steps)
+    with ProcessPoolExecutor(args.jobs) as pool:
+        futures = [pool.submit(job, *values) for job, *values in jobs]
+        try:
+            for future in tqdm(as_completed(futures), total=len(futures), unit="job"):
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
-def at_once(jobs: int, what: str, tasks: Sequence[tuple[Callable[..., None], Any]]) -> None:
-    """Run (function, arguments ...) in `jobs` processes."""
-    with ProcessPoolExecutor(jobs) as pool:
-        futures = [pool.submit(task[0], *task[1:]) for task in tasks]
-        for future in tqdm(as_completed(futures), total=len(futures), desc=what):
-            future.result()
+def planned(out: Path, peta: Path, steps: int) -> list[tuple[Any, ...]]:
+    """(function, arguments ...), each after what it needs: every arm as soon as its trunks and teachers are there."""
+    jobs: list[tuple[Any, ...]] = []
+    trunks: set[str] = set()
+    arms: set[str] = set()
+    for name in TRUNKS:
+        jobs.append((joint, out, peta, name, steps) if TRUNKS[name].joint else (trunk, out, name, steps))
+        trunks.add(name)
+        if name in HEADS:
+            jobs.append((score_heads, out, name))
+        if name == "all":
+            jobs += [(mine, out, label) for label in MINED]
+        for key, arm in ARMS.items():
+            ready = {arm.trunk_of(label) for label in arm.labels} <= trunks and arm.teacher in {"", *arms}
+            if ready and key not in arms:
+                arms.add(key)
+                jobs += [(branch, out, key, label) for label in arm.labels]
+                jobs.append((score, out, key))
+    return jobs
+
+
+def awaited(*paths: Path) -> None:
+    """Wait for files of jobs that began earlier; an hour at most."""
+    end = time.monotonic() + 3600
+    while not all(path.exists() for path in paths):
+        if time.monotonic() > end:
+            raise TimeoutError(f"expected {', '.join(map(str, paths))}: did the job that makes it fail?")
+        time.sleep(0.5)
 
 
 def make_data(peta: Path, objects: Path, out: Path) -> None:
     """`full`: the sub-datasets, `peta`: without test, `every`: four labels with twelve negatives for a positive."""
     if not (out / "full").exists():
         command = [*GRAFTSDK, "import", "peta", str(peta), str(out / "full"), "--labels", str(HERE / "labels.toml")]
-        subprocess.run([*command, "--licence", "research only", "--val-share", "0.2"], check=True)
+        subprocess.run([*command, *PERSON, "--negatives", "1", "--val-share", "0.15"], check=True)
         without_test(out / "full", out / "peta")
     if not (out / "every").exists():
         command = [*GRAFTSDK, "import", "peta", str(peta), str(out / "many"), "--labels", str(HERE / "mined.toml")]
-        subprocess.run([*command, "--licence", "research only", "--negatives", "12"], check=True)
+        subprocess.run([*command, *PERSON, "--negatives", "12"], check=True)
         # Its own test is another one; people of the test that all arms share are left out of its trainings.
         test = {path.name for path in (out / "full" / LABELS[0] / "test").glob("*/*")}
         without_test(out / "many", out / "every", test)
@@ -94,30 +115,43 @@ def without_test(source: Path, target: Path, others: Iterable[str] = ()) -> None
 
 
 def trunk(out: Path, name: str, steps: int) -> None:
-    arm, path = TRUNKS[name], out / "trunks" / f"{name}.safetensors"
-    heads = out / "heads" / name
-    if heads.is_dir() and path.exists():
+    arm, path, heads = TRUNKS[name], trunk_file(out, name), out / "heads" / name
+    if path.exists() and (heads / "done").exists():
         return
     path.parent.mkdir(exist_ok=True)
     heads.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{name}.training.safetensors")  # evaluations on the way write it too
     train_trunk(
-        out / "peta" if arm.labels else out / "objects",
+        out / ("peta" if arm.labels else "objects"),
         arm.labels or None,
-        path,
-        TrunkOptions(**{"steps": steps, "threads": 1, "eval_minutes": 60.0, "warmup": 150, **dict(arm.options)}),
-        trunk=TrunkNetwork(ARCH, WIDTH, CropSpec(arm.size)),
+        draft,
+        TrunkOptions(**{"steps": steps, "threads": 1, "eval_minutes": 60.0, **arm.options}),
+        trunk=TrunkNetwork(arm.arch, WIDTH, CropSpec(arm.size)),
         cache=out / "crops",
         heads=heads,
-        resume=path.with_name(f"{path.name}.state").exists(),
+        resume=draft.with_name(f"{draft.name}.state").exists(),
         progress=False,
     )
+    (heads / "done").touch()
+    draft.rename(path)
 
 
-def multi(out: Path, peta: Path, steps: int) -> None:
+def joint(out: Path, peta: Path, name: str, steps: int) -> None:
+    arm, path, heads = TRUNKS[name], trunk_file(out, name), out / "heads" / name
+    if path.exists() and (heads / "done").exists():
+        return
+    draft = path.with_name(f"{name}.training.safetensors")
     command = [sys.executable, str(HERE / "multi_label.py"), "--peta", str(peta), "--data", str(out / "peta")]
-    command += ["--questions", str(HERE / "labels.toml"), "--labels", *LABELS, "--cache", str(out / "crops")]
-    command += ["-o", str(out / "trunks" / "multi.safetensors"), "--heads", str(out / "heads" / "multi"), "--resume"]
-    subprocess.run([*command, "--steps", str(steps), "--threads", "1", "--quiet"], check=True)
+    command += ["--questions", str(HERE / "labels.toml"), "--labels", *arm.labels, "--cache", str(out / "crops")]
+    command += ["-o", str(draft), "--heads", str(heads), "--arch", arm.arch, "--size", *map(str, arm.size)]
+    command += ["--width", str(WIDTH), "--seed", str(arm.options["seed"]), "--steps", str(steps), "--threads", "1"]
+    subprocess.run([*command, "--quiet", "--resume"], check=True)
+    (heads / "done").touch()
+    draft.rename(path)
+
+
+def trunk_file(out: Path, name: str) -> Path:
+    return out / "trunks" / f"{name}.safetensors"
 
 
 def mine(out: Path, label: str) -> None:
@@ -126,7 +160,8 @@ def mine(out: Path, label: str) -> None:
     if (folder / "some.txt").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    mine_negatives(out / "every", label, out / "trunks" / "all.safetensors", folder, MiningOptions())
+    awaited(trunk_file(out, "all"))
+    mine_negatives(out / "every", label, trunk_file(out, "all"), folder, MiningOptions())
     kept = read_list(folder / "keep.txt")
     images = [image for image in open_label(out / "every", label).train if image.target == 0]
     chosen = np.random.default_rng(0).choice(len(images), len(kept), replace=False)
@@ -143,49 +178,51 @@ def branch(out: Path, name: str, label: str) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    teacher = branch_path(out, arm.teacher, label) if arm.teacher else None
     lists = {"mined": "keep.txt", "some": "some.txt"}
+    negatives = out / "mined" / label / lists[arm.negatives] if arm.negatives in lists else None
+    used = trunk_file(out, arm.trunk_of(label))
+    awaited(used, *(file for file in (teacher, negatives) if file is not None))
     train_branch(
-        out / ("peta" if arm.data == "peta" else "every"),
+        out / ("every" if arm.negatives else "peta"),
         label,
-        trunk_path(out, arm, label),
+        used,
         path,
-        BranchOptions(**{"epochs": EPOCHS, "threads": 1, **dict(arm.options)}),
+        BranchOptions(**{"epochs": EPOCHS, "threads": 1, **arm.options}),
         cache=out / "features",
-        distil=branch_path(out, arm.teacher, label) if arm.teacher else None,
-        negatives=out / "mined" / label / lists[arm.data] if arm.data in lists else None,
+        distil=teacher,
+        negatives=negatives,
         progress=False,
     )
 
 
-def trunk_path(out: Path, arm: Arm, label: str) -> Path:
-    return out / "trunks" / f"{arm.trunk_of(label)}.safetensors"
-
-
 def score(out: Path, name: str) -> None:
     """Probabilities of every label of an arm on the test images: one pass of each trunk."""
+    groups: defaultdict[Path, list[Path]] = defaultdict(list)
+    for label in ARMS[name].labels:
+        groups[trunk_file(out, ARMS[name].trunk_of(label))].append(branch_path(out, name, label))
+    write_scores(out, name, groups)
+
+
+def score_heads(out: Path, name: str) -> None:
+    awaited(trunk_file(out, name))
+    heads = sorted((out / "heads" / name).glob("*.safetensors"))
+    write_scores(out, f"{name} heads", {trunk_file(out, name): heads})
+
+
+def write_scores(out: Path, name: str, groups: Mapping[Path, Sequence[Path]]) -> None:
     path = out / "scores" / f"{name}.npz"
     if path.exists():
         return
     path.parent.mkdir(exist_ok=True)
-    if name in HEADS:
-        trunk_name, folder = HEADS[name]
-        groups = {out / "trunks" / f"{trunk_name}.safetensors": sorted((out / "heads" / folder).glob("*.safetensors"))}
-    else:
-        groups = grouped((trunk_path(out, ARMS[name], one), branch_path(out, name, one)) for one in ARMS[name].labels)
     found = {}
     for used, branches in groups.items():
+        awaited(used, *branches)
         for judged in evaluate_branches(used, branches, out / "full").judged:
             found[judged.label] = judged.probabilities
-    partial = path.with_name(f"{path.stem}.partial.npz")
-    np.savez(partial, **found)
-    partial.rename(path)
-
-
-def grouped(pairs: Iterable[tuple[Path, Path]]) -> dict[Path, list[Path]]:
-    found: dict[Path, list[Path]] = {}
-    for key, value in pairs:
-        found.setdefault(key, []).append(value)
-    return found
+    draft = path.with_name(f"{path.stem}.draft.npz")
+    np.savez(draft, **found)
+    draft.rename(path)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from arms import ARMS, HEADS, LABELS, MINED, NEW
+from arms import ARMS, LABELS, MINED
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -20,9 +20,13 @@ from graftsdk.models import Branch, Trunk, branch_cost, trunk_cost
 from graftsdk.training.evaluation import Judged, compare, mcnemar, top_rows
 from graftsdk.training.labels import open_label
 
-TAPS = ("all-11", "all-10", "all-9", "all-8", "all-6", "all-4", "all-0", "alone-0")
-WIDTHS = ("all-8", "all-8 w1 distilled", *(f"all-8 w{w}{d}" for w in ("0.5", "0.25") for d in ("", " distilled")))
-TABLE3 = ("s192-6 gap 11", "s192-6 gap 8", "s192-6 bilinear 8", "s192-6 bilinear 11")
+TAPS = (*(f"all tap {tap}" for tap in (8, 7, 6, 5, 4, 2, 0)), "alone")
+SLIM = ("width 0.5", "width 0.25")
+WIDTHS = (
+    *("all tap 4", "all tap 4 width 1 distilled"),
+    *(f"all tap 4 {width}{how}" for width in SLIM for how in ("", " distilled")),
+)
+TABLE3 = ("11 + GAP", "8 + GAP", "8 + bilinear", "11 + bilinear")
 
 
 class Results:
@@ -88,19 +92,17 @@ def by_label(results: Results, arms: Sequence[str], labels: Sequence[str] = LABE
 
 
 def trunks(results: Results) -> str:
-    arms = [f"{trunk}-9" for trunk in ("all", "no", "objects", "random", "multi")]
-    pairs = [(a, b) for tap in (9, 6) for a, b in ((f"objects-{tap}", f"all-{tap}"), (f"objects-{tap}", f"no-{tap}"))]
-    pairs += [
-        ("no-9", "all-9"),
-        ("no-6", "all-6"),
-        ("random-9", "objects-9"),
-        ("multi-9", "all-9"),
-        ("all-9", "all_s1-9"),
-    ]
+    arms = [f"{trunk} tap 6" for trunk in ("all", "no", "objects", "random", "multi")]
+    pairs = []
+    for tap, seed in ((6, ""), (6, "-s1"), (4, "")):
+        arm = {trunk: f"{trunk}{seed} tap {tap}" for trunk in ("all", "no", "objects", "multi")}
+        pairs += [(arm["objects"], arm["all"]), (arm["objects"], arm["no"]), (arm["no"], arm["all"])]
+        pairs += [(arm["multi"], arm["all"])]
+    pairs += [("random tap 6", "objects tap 6"), ("all tap 6", "all-s1 tap 6")]
     return by_label(results, arms) + "\n\n" + differences(results, pairs)
 
 
-def differences(results: Results, pairs: Iterable[tuple[str, str]], labels: Sequence[str] = LABELS) -> str:
+def differences(results: Results, pairs: Iterable[Sequence[str]], labels: Sequence[str] = LABELS) -> str:
     there = [pair for pair in pairs if results.has(*pair)]
     return table(["second - first", "AUC"], [[f"{b} - {a}", difference(results, a, b, labels)] for a, b in there])
 
@@ -110,7 +112,7 @@ def costs(results: Results, arms: Sequence[str], whole: str) -> str:
     rows = []
     for arm in (arm for arm in arms if results.has(arm)):
         own, parameters, below = results.cost(arm)
-        found, network = results.aucs(arm), results.cost("all-11")[2]
+        found, network = results.aucs(arm), results.cost("all tap 8")[2]
         gain = "" if arm == whole else difference(results, whole, arm)
         networks = f"{(below + len(LABELS) * own) / network:.2f}"
         mean, worst = f"{np.mean(list(found.values())):.3f}", f"{min(found.values()):.3f}"
@@ -120,12 +122,14 @@ def costs(results: Results, arms: Sequence[str], whole: str) -> str:
 
 def sizes(results: Results) -> str:
     rows = []
-    for size, arm in (("160x80", "all-9"), ("192x96", "s192-9"), ("256x128", "s256-9")):
+    first = "all tap 6"
+    for size, arm in (("96x48", first), ("160x80", "s160 tap 6"), ("192x96", "s192 tap 6"), ("256x128", "s256 tap 6")):
         if results.has(arm):
             own, _, below = results.cost(arm)
-            gain = "" if arm == "all-9" else difference(results, "all-9", arm)
-            rows.append([size, f"{below + own:.0f}", f"{np.mean(list(results.aucs(arm).values())):.3f}", gain])
-    return table(["crop", "MMAC of trunk and one label", "AUC", "less 160x80"], rows)
+            found = results.aucs(arm).values()
+            gain = "" if arm == first else difference(results, first, arm)
+            rows.append([size, f"{below + own:.0f}", f"{np.mean(list(found)):.3f}", f"{min(found):.3f}", gain])
+    return table(["crop", "MMAC of trunk and one label", "AUC", "worst", "less 96x48"], rows)
 
 
 def bilinear(results: Results) -> str:
@@ -159,16 +163,14 @@ def negatives(results: Results) -> str:
 
 
 def new_labels(results: Results) -> str:
-    arms = [f"new {trunk}-{tap}" for tap in (9, 8) for trunk in ("four", "no3", "all")]
-    pairs = [(arms[0], arms[1]), (arms[1], arms[2]), (arms[0], arms[2]), (arms[3], arms[5])]
-    return by_label(results, arms, NEW) + "\n\n" + differences(results, pairs, NEW)
+    arms = ["four tap 6", "no tap 6", "all tap 6"]
+    return by_label(results, arms) + "\n\n" + differences(results, [arms[:2], arms[1:], arms[::2]])
 
 
 def annotations(results: Results) -> str:
-    arms = [*HEADS, "all-11", "all-9", "all-6"]
-    there = [arm for arm in arms if results.has(arm)]
-    pairs = [("heads multi", arm) for arm in there if arm != "heads multi"]
-    return by_label(results, there) + "\n\n" + differences(results, pairs)
+    arms = ["multi heads", "all heads", "all tap 8", "all tap 6", "all tap 4"]
+    pairs = [("multi heads", arm) for arm in arms[1:]] + [("multi-s1 heads", "all-s1 heads")]
+    return by_label(results, arms) + "\n\n" + differences(results, pairs)
 
 
 def picture(results: Results, path: Path) -> None:
@@ -176,8 +178,8 @@ def picture(results: Results, path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    network = results.cost("all-11")[2]
-    slim = "width 0.5 and 0.25 at tap 8"
+    network = results.cost("all tap 8")[2]
+    slim = "width 0.5 and 0.25 at tap 4"
     groups = (("taps", TAPS[:-1], "o-"), (slim, WIDTHS[2::2], "s-"), ("the same, distilled", WIDTHS[3::2], "^-"))
     for name, arms, marks in groups:
         points = []
@@ -185,7 +187,7 @@ def picture(results: Results, path: Path) -> None:
             own, _, below = results.cost(arm)
             points.append(((below + len(LABELS) * own) / network, np.mean(list(results.aucs(arm).values()))))
             if name == "taps":
-                axes.annotate(f"tap {arm.removeprefix('all-')}", points[-1], (4, 5), textcoords="offset points")
+                axes.annotate(arm.removeprefix("all "), points[-1], (4, 5), textcoords="offset points")
         axes.plot(*zip(*points, strict=True), marks, label=name)
     axes.set(xlabel="cost of twelve labels, in networks", ylabel="mean test AUC", xscale="log")
     axes.set_xticks([1, 2, 4, 8, 12], ["1", "2", "4", "8", "12"])
@@ -195,14 +197,14 @@ def picture(results: Results, path: Path) -> None:
 
 
 SECTIONS: dict[str, tuple[Callable[[Results], str], tuple[str, ...]]] = {
-    "Trunks": (trunks, tuple(f"{trunk}-9" for trunk in ("all", "no", "objects", "random", "multi"))),
-    "Taps": (lambda results: costs(results, TAPS, "all-0"), ("all-11", "all-0")),
-    "Widths": (lambda results: costs(results, WIDTHS, "all-8"), ("all-11", "all-8")),
-    "Crops": (sizes, ("all-9",)),
-    "Annotations": (annotations, ("heads multi",)),
+    "Trunks": (trunks, tuple(f"{trunk} tap 6" for trunk in ("all", "no", "objects", "random", "multi"))),
+    "Taps": (lambda results: costs(results, TAPS, "all tap 0"), ("all tap 8", "all tap 0")),
+    "Widths": (lambda results: costs(results, WIDTHS, "all tap 4"), ("all tap 8", "all tap 4")),
+    "Crops": (sizes, ("all tap 6",)),
+    "Annotations": (annotations, ("multi heads", "all heads", "all tap 8", "all tap 6", "all tap 4")),
     "Table 3": (bilinear, TABLE3),
     "Negatives": (negatives, tuple(f"{kind} negatives" for kind in ("every", "mined", "some"))),
-    "New labels": (new_labels, tuple(f"new {trunk}-{tap}" for trunk in ("four", "no3", "all") for tap in (9, 8))),
+    "New labels": (new_labels, ("four tap 6", "no tap 6", "all tap 6")),
 }
 
 

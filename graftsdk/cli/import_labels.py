@@ -62,6 +62,8 @@ def configure_labels(sources: Any) -> None:
         if not has_split:
             add("--test-share", type=float, default=0.2, metavar="X", help="of the people; default 0.2")
             add("--val-share", type=float, default=0.1, metavar="X", help="of the people not in test; default 0.1")
+        if name not in ("pa100k", "scenes"):
+            add("--per-person", type=int, metavar="N", help="at most so many images of one person; default: all")
         add("--seed", type=int, default=0, metavar="N", help="another seed, other people; default 0")
         add("--licence", default="not stated", metavar="TEXT", help="of the images, for card.json")
         if name != "scenes":
@@ -76,8 +78,9 @@ def run_labels(args: argparse.Namespace) -> int:
     from graftsdk.training.labels.questions import read_questions
 
     questions = read_questions(args.labels)
-    shares = {name: getattr(args, name) for name in ("test_share", "val_share") if hasattr(args, name)}
-    options = CutOptions(seed=args.seed, negatives=args.negatives, **shares)
+    said = ("test_share", "val_share", "per_person")  # where the source has such an option
+    more = {name: getattr(args, name) for name in said if hasattr(args, name)}
+    options = CutOptions(seed=args.seed, negatives=args.negatives, **more)
     progress = sys.stderr.isatty() and not args.json
     with ExitStack() as stack:
         if args.source == "scenes":

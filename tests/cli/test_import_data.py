@@ -33,14 +33,16 @@ def test_import_peta(words: list[str], tmp_path: Path, capsys: pytest.CaptureFix
     assert out[-1].endswith("of 240 in PETA") and "2 labels" in out[-1]
     card = json.loads((tmp_path / "out/card.json").read_text(encoding="utf-8"))
     assert (card["options"], card["licence"]) == (
-        {"seed": 3, "negatives": 2.0, "test_share": 0.3, "val_share": 0.2, "split": "by identity"},
+        {"seed": 3, "negatives": 2.0, "test_share": 0.3, "val_share": 0.2, "per_person": None, "split": "by identity"},
         "not stated",
     )
 
 
 def test_import_as_json_with_links(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*words, "--json", "--link", "--licence", "research only"]) == 0
+    assert main([*words, "--json", "--link", "--licence", "research only", "--per-person", "1"]) == 0
     card = json.loads(capsys.readouterr().out)
+    people = [row.split(",")[1] for row in (tmp_path / "out/hat/identities.csv").read_text().splitlines()[1:]]
+    assert card["options"]["per_person"] == 1 and len(people) == len(set(people)) and card["images_in_source"] == 240
     assert card == json.loads((tmp_path / "out/card.json").read_text(encoding="utf-8"))
     assert card["licence"] == "research only" and set(card["labels"]) == {"hat", "sex, as seen"}
     assert next((tmp_path / "out/hat/train/yes").iterdir()).stat().st_nlink > 1
@@ -96,6 +98,7 @@ def test_ctrl_c(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (lambda words: words[:2] + ["{tmp}/none"] + words[3:], "expected PETA's layout"),
         (lambda words: words[:-1] + ["{tmp}/none.toml"], "none.toml: expected a TOML file, found: No such file"),
         (lambda words: [*words, "--negatives", "0"], "negatives: expected a number above 0"),
+        (lambda words: [*words, "--per-person", "0"], "per_person: expected"),
     ],
 )
 def test_one_line_of_what_is_wrong(

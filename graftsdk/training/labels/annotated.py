@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graftsdk.errors import InputError, MissingDependency
-from graftsdk.text import reason
+from graftsdk.text import counted, reason
 
 __all__ = ["NO", "UNKNOWN", "YES", "AnnotatedSet", "load_mat", "texts"]
 
@@ -50,6 +51,28 @@ class AnnotatedSet:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def at_most(self, count: int) -> AnnotatedSet:
+        """With no more than `count` images of an identity, evenly over its names' order; a note says how many went."""
+        rows: defaultdict[str, list[int]] = defaultdict(list)
+        for row in sorted(range(len(self)), key=self.names.__getitem__):
+            rows[self.identities[row]].append(row)
+        kept = sorted(
+            own[index * len(own) // min(count, len(own))]
+            for own in rows.values()
+            for index in range(min(count, len(own)))
+        )
+        if len(kept) == len(self):
+            return self
+        gone = f"{counted(len(self) - len(kept), 'image')} of people with more than {count} left out"
+        columns = ("paths", "names", "identities", "cameras", "units")
+        return replace(
+            self,
+            **{name: tuple(getattr(self, name)[row] for row in kept) for name in columns},
+            splits=None if self.splits is None else tuple(self.splits[row] for row in kept),
+            values=self.values[kept],
+            notes=(*self.notes, gone),
+        )
 
 
 def load_mat(path: str | os.PathLike[str]) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from graftsdk.arguments import whole_number
 from graftsdk.errors import InputError
 from graftsdk.text import counted
 from graftsdk.training.labels.allot import allot, rarest_class
@@ -29,14 +30,19 @@ class CutOptions:
         negatives: images of each other class for one positive, in train and val; above 0.
         test_share: of the people, above 0, below 1; of no effect where the set has splits of its own.
         val_share: of the people who are not test, likewise.
+        per_person: at most so many images of an identity, in every split; None: all there are. A few people who were
+            filmed for minutes are otherwise most of what a label learns from, and is judged on.
     """
 
     seed: int = 0
     negatives: float = 3.0
     test_share: float = 0.2
     val_share: float = 0.1
+    per_person: int | None = None
 
     def __post_init__(self) -> None:
+        if self.per_person is not None:
+            whole_number("per_person", self.per_person, 1, 10**6)
         if not 0.0 < self.negatives <= 1000.0:
             raise InputError(f"negatives: expected a number above 0, at most 1000, found {self.negatives!r}")
         for name in ("test_share", "val_share"):

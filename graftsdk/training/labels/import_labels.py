@@ -66,8 +66,11 @@ def import_labels(
     options = CutOptions() if options is None else options
     folder = Path(target)
     check_new(folder)
+    whole = len(images)
+    if options.per_person is not None:
+        images = images.at_most(options.per_person)
     places, notes = cut_labels(images, questions, options)
-    card = _card(images, questions, places, options, licence, notes)
+    card = _card(images, questions, places, options, licence, notes) | {"images_in_source": whole}
     with stop_asked() as stop, staged(folder) as staging:
         for place in tqdm(places, unit="image", disable=not progress, leave=False):
             if stop.is_set():
@@ -147,7 +150,6 @@ def _card(
         "source": images.source,
         "licence": licence,
         "options": asdict(options) | {"split": "by identity" if images.splits is None else "the set's own"},
-        "images_in_source": len(images),
         "labels": labels,
         "notes": list(notes),
         "digest": digest.hexdigest(),

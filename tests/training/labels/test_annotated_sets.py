@@ -184,6 +184,28 @@ def test_peta(tmp_path: Path) -> None:
     assert gender[found.names.index("PRID_0298_a.jpg")] == -1  # nobody said which
 
 
+@pytest.mark.parametrize(
+    ("count", "left"),
+    [(1, ["a0", "b0"]), (2, ["a0", "a2", "b0"]), (3, ["a0", "a1", "a2", "b0"]), (4, None), (5, None)],
+)
+def test_at_most_so_many_images_of_a_person(count: int, left: list[str] | None) -> None:
+    names, rows = ("a3", "b0", "a1", "a0", "a2"), np.arange(5, dtype=np.int8)[:, None] % 3
+    whole = AnnotatedSet(
+        "x", tuple(map(Path, names)), names, tuple(n[0] for n in names), ("c",) * 5, names, names, ("y",), rows, ("n",)
+    )
+    found = whole.at_most(count)
+    if left is None:
+        assert found is whole
+        return
+    assert sorted(found.names) == left
+    told = "image" if len(left) == 4 else "images"
+    assert found.notes == ("n", f"{5 - len(left)} {told} of people with more than {count} left out")
+    for index, name in enumerate(found.names):
+        row = names.index(name)
+        assert (found.paths[index], found.identities[index], found.units[index]) == (Path(name), name[0], name)
+        assert found.splits is not None and found.splits[index] == name and found.values[index] == rows[row]
+
+
 def test_pa100k(tmp_path: Path) -> None:
     found = read_pa100k(made.pa100k(tmp_path))
     assert found.attributes == ("Female", "Age18-60", "Skirt&Dress")
