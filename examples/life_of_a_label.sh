@@ -18,11 +18,8 @@ peta=${1:?the folder of PETA} out=${2:?a new folder} minutes=${3:-4} labels=${4:
 graftsdk import peta "$peta" "$out" --labels "$labels" --licence "research only" --val-share 0.15 --per-person 4
 
 # 2. What belongs together stands in one file beside the data; the importer has written the order of the classes.
-cat - "$out/graft.toml" > "$out/graft.toml.new" << REGISTRY
-plan = "engine.plan"
-
+cat >> "$out/graft.toml" << REGISTRY
 [trunk]
-path = "trunk.safetensors"
 arch = "resnet18"
 width = 0.25
 size = [96, 48]
@@ -32,9 +29,7 @@ minutes = $minutes
 tap = "auto"
 epochs = 8
 views = 2
-
 REGISTRY
-mv "$out/graft.toml.new" "$out/graft.toml"
 
 # 3. One label is kept for later, as if nobody had thought of it yet.
 mv "$out/sunglasses" "$out.later"
