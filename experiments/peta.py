@@ -9,6 +9,7 @@ What is there already is not made again: an interrupted run goes on where it was
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -51,7 +52,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     make_data(args.peta, args.objects, args.out)
     jobs = planned(args.out, args.peta, args.steps)
-    with ProcessPoolExecutor(args.jobs) as pool:
+    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(job, *values) for job, *values in jobs]
         try:
             for future in tqdm(as_completed(futures), total=len(futures), unit="job"):
