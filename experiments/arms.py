@@ -52,10 +52,11 @@ TRUNKS = {
     **_seeded(0),
     "random": TrunkArm(options={"steps": 1, "learning_rate": 1e-9}),  # BatchNorm is measured, and that is all
     **{f"four{group}": TrunkArm(GROUPS[group % 3]) for group in (1, 2, 3)},
-    **_seeded(1),
+    "multi12": TrunkArm(options={"seed": 0, "every": 12}, joint=True),  # as many annotations as the sub-datasets have
     "inception": TrunkArm(arch="inception_v3", size=(192, 96)),
     "s160": TrunkArm(size=(160, 80)),
     "s192": TrunkArm(size=(192, 96)),
+    **_seeded(1),
     "s256": TrunkArm(size=(256, 128)),
 }
 
@@ -114,4 +115,4 @@ ARMS = {
 }
 
 # Networks judged by the heads that they were trained with.
-HEADS = ("all", "multi", "all-s1", "multi-s1")
+HEADS = ("all", "multi", "multi12", "all-s1", "multi-s1")

@@ -72,9 +72,9 @@ def all_targets(peta: str, labels_toml: str, sets: Sequence[LabelSet]) -> tuple[
     return names, known[[rows[name] for name in names]]
 
 
-def joined(train: Sequence[PackedCrops], names: Sequence[str]) -> tuple[PackedCrops, Ints]:
-    """(the crops of all sets as one, each image once, whose targets are rows of the union; those rows of `names`)."""
-    rows = np.array(sorted({name: row for row, name in reversed(list(enumerate(names)))}.values()), np.int64)
+def joined(train: Sequence[PackedCrops], names: Sequence[str], every: int) -> tuple[PackedCrops, Ints]:
+    """(every so many of all sets' crops as one, each image once, targets are their numbers; the rows of `names`)."""
+    rows = np.array(sorted({name: row for row, name in reversed(list(enumerate(names)))}.values()), np.int64)[::every]
     pixels = np.concatenate([crops.pixels for crops in train])[rows]
     people = [identity for crops in train for identity in crops.identities]
     cameras = [camera for crops in train for camera in crops.cameras]
@@ -195,6 +195,7 @@ def main() -> None:
     add("--threads", type=int, default=1)
     add("--workers", type=int, default=1, help="processes that vary crops")
     add("--seed", type=int, default=0)
+    add("--every", type=int, default=1, metavar="N", help="learn from every Nth image: 1/N of the annotations")
     add("--eval-minutes", type=float, default=60.0, help="between evaluations; the last one is after the end")
     add("--resume", action="store_true", help="go on from the state of the same training, where there is one")
     add("--quiet", action="store_true", help="no progress bars")
@@ -227,7 +228,7 @@ def train(args: argparse.Namespace) -> None:
     network = new_trunk(TrunkNetwork(args.arch, args.width, CropSpec(tuple(args.size))), None, args.seed)
     cache = Path(args.cache) if args.cache else target.with_name("crops")
     train_crops, val = packed_splits(sets, network.crop, cache, args.threads, not args.quiet)
-    crops, rows = joined(train_crops, names)
+    crops, rows = joined(train_crops, names, args.every)
     targets = known[rows]
     weights = class_weights(args.class_weights, targets, sets)
     with torch_threads(args.threads), stop_asked() as stop:

@@ -166,6 +166,10 @@ def report(out: Path, people: TestPeople, judged: dict[str, list[Judged]], label
         gain = true[name].found.mean
         told = "holds" if gain >= least else "does not hold"
         text += f"mask - box, whole people, occlusion {name}: {gain:+.4f}, at least {least:+.3f} wanted: {told}\n"
+    hidden, free = (true[name].found for name in WANTED)
+    # Different people: the half widths of two independent intervals add up in squares.
+    more, wide = hidden.mean - free.mean, np.hypot(hidden.high - hidden.low, free.high - free.low) / 2
+    text += f"the gain above 30% less the gain at 0: {more:+.4f} [{more - wide:+.4f}, {more + wide:+.4f}]\n"
     print(text)
     csv_text = io.StringIO()
     writer = csv.writer(csv_text, lineterminator="\n")

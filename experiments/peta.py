@@ -145,7 +145,18 @@ def joint(out: Path, peta: Path, name: str, steps: int) -> None:
     command = [sys.executable, str(HERE / "multi_label.py"), "--peta", str(peta), "--data", str(out / "peta")]
     command += ["--questions", str(HERE / "labels.toml"), "--labels", *arm.labels, "--cache", str(out / "crops")]
     command += ["-o", str(draft), "--heads", str(heads), "--arch", arm.arch, "--size", *map(str, arm.size)]
-    command += ["--width", str(WIDTH), "--seed", str(arm.options["seed"]), "--steps", str(steps), "--threads", "1"]
+    command += [
+        "--width",
+        str(WIDTH),
+        "--seed",
+        str(arm.options["seed"]),
+        "--every",
+        str(arm.options.get("every", 1)),
+        "--steps",
+        str(steps),
+        "--threads",
+        "1",
+    ]
     subprocess.run([*command, "--quiet", "--resume"], check=True)
     (heads / "done").touch()
     draft.rename(path)

@@ -168,8 +168,8 @@ def new_labels(results: Results) -> str:
 
 
 def annotations(results: Results) -> str:
-    arms = ["multi heads", "all heads", "all tap 8", "all tap 6", "all tap 4"]
-    pairs = [("multi heads", arm) for arm in arms[1:]] + [("multi-s1 heads", "all-s1 heads")]
+    arms = ["multi heads", "multi12 heads", "all heads", "all tap 8", "all tap 6"]
+    pairs = [(first, arm) for first in arms[:2] for arm in arms[2:]] + [("multi-s1 heads", "all-s1 heads")]
     return by_label(results, arms) + "\n\n" + differences(results, pairs)
 
 
@@ -201,7 +201,7 @@ SECTIONS: dict[str, tuple[Callable[[Results], str], tuple[str, ...]]] = {
     "Taps": (lambda results: costs(results, TAPS, "all tap 0"), ("all tap 8", "all tap 0")),
     "Widths": (lambda results: costs(results, WIDTHS, "all tap 4"), ("all tap 8", "all tap 4")),
     "Crops": (sizes, ("all tap 6",)),
-    "Annotations": (annotations, ("multi heads", "all heads", "all tap 8", "all tap 6", "all tap 4")),
+    "Annotations": (annotations, ("multi heads", "multi12 heads", "all heads", "all tap 8", "all tap 6")),
     "Table 3": (bilinear, TABLE3),
     "Negatives": (negatives, tuple(f"{kind} negatives" for kind in ("every", "mined", "some"))),
     "New labels": (new_labels, ("four tap 6", "no tap 6", "all tap 6")),
