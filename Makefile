@@ -23,12 +23,12 @@ INSTALLED := $(VENV)/.installed
 
 SANITIZERS := address,undefined,float-cast-overflow thread
 
-.PHONY: demo test lint bench segmenter wheel fuzz cpp-test sanitize install clean help
+.PHONY: demo demo-plan test lint bench segmenter wheel fuzz cpp-test sanitize install clean help
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
 
-demo: $(INSTALLED)  ## build a small plan, predict on a picture, save it in out/
+demo: $(INSTALLED)  ## people on a drawn scene with their attributes, by examples/demo.plan; saves out/prediction.png
 	@mkdir -p out
 	$(SCRIPT) examples/predict.py out
 
@@ -51,6 +51,10 @@ bench: $(INSTALLED)  ## measure against the alternatives, in one interleaved run
 	$(SCRIPT) benchmarks/crop.py
 	$(SCRIPT) benchmarks/decode.py
 	$(SCRIPT) benchmarks/run.py
+
+demo-plan: $(INSTALLED)  ## train examples/demo.plan anew on drawn scenes; takes about 15 minutes
+	PATH=$(abspath $(VENV))/bin:$$PATH examples/demo_plan.sh $(BUILD)/demo
+	cp $(BUILD)/demo/demo.plan examples/demo.plan
 
 segmenter: $(INSTALLED)  ## train the demo segmenter anew; DEVICE=cuda takes minutes, two cores take four hours
 	@rm -rf $(BUILD)/scenes && mkdir -p $(BUILD)/scenes

@@ -1,6 +1,6 @@
 """Your own segmentation in front of a plan: `python examples/own_masks.py out/engine.plan [FOLDER]`.
 
-`make demo` builds the plan. Masks come in two forms, and both are shown on the same drawn people:
+`make demo` leaves it there. Masks come in two forms, and both are shown on the same drawn people:
 
 - over the whole image, bool or uint8 [N, H, W]: what most tools hand out;
 - `BoxMasks`, small masks that each cover a box: what segmenters compute before they enlarge it. They are enlarged

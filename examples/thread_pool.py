@@ -1,6 +1,6 @@
 """One predictor in a service with a thread pool: `python examples/thread_pool.py out/engine.plan`.
 
-`make demo` builds the plan. A predictor is made once, at the start, and shared: its compiled graphs are in memory once,
+`make demo` leaves it there. A predictor is made once, at the start, and shared: its compiled graphs are in memory once,
 and every call gives the same bits as it would alone. A request that cannot be served raises one error of
 `graftsdk.errors`, and the next one is served.
 """

@@ -1,6 +1,6 @@
 """A video through a plan, and an annotated video out: `python examples/video.py out/engine.plan [FOLDER] [VIDEO]`.
 
-`make demo` builds the plan. Without a VIDEO, one is drawn: the lift scene, seen by a camera that moves. A camera works
+`make demo` leaves it there. Without a VIDEO, one is drawn: the lift scene, seen by a camera that moves. A camera works
 the same way: `predictor.stream(0)` or `predictor.stream("rtsp://...")` gives the newest frame each time, and
 `stream.dropped` and `stream.lag_ms` say how far the plan is behind.
 """

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import toys
+
+from graftsdk import Predictor
+from graftsdk.plan import open_plan
+from graftsdk.training.synthetic import draw_scene, is_crowd
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -52,8 +60,71 @@ def test_thread_pool(plan: Path) -> None:
     assert out.splitlines()[-1].endswith("True")
 
 
+def test_predict_says_what_is_true_and_needs_no_torch(tmp_path: Path) -> None:
+    absent = ("torch", "torchvision", "onnxscript", "pycocotools", "sklearn", "scipy")
+    code = f"import runpy, sys; sys.modules.update(dict.fromkeys({absent}))"
+    code += "; runpy.run_path(sys.argv.pop(1), None, '__main__')"
+    command = [sys.executable, "-c", code, str(EXAMPLES / "predict.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    truth = json.loads((EXAMPLES / "lobby.json").read_text(encoding="utf-8"))["people"]
+    lines = re.findall(r"^  (.{15}) (.{8}) ([01]\.\d\d)   true: (.+?)(  <- wrong)?$", done.stdout, re.MULTILINE)
+    lines = [tuple(cell.rstrip() for cell in line) for line in lines]
+    count, labels = done.stdout.count("person "), len({label for label, *_ in lines})
+    assert labels >= 4 and len(lines) == count * labels and len(truth) >= count >= 3
+    for start in range(0, len(lines), labels):  # each person's lines are one person's truth
+        told = {(label, None if true == "-" else true) for label, _, _, true, _ in lines[start : start + labels]}
+        assert any(told <= person["attributes"].items() for person in truth)
+    asked = [(said, true, wrong) for _, said, _, true, wrong in lines if true != "-"]
+    assert all((said != true) == bool(wrong) for said, true, wrong in asked)
+    right = sum(said == true for said, true, _ in asked)
+    assert f"{count} of {len(truth)} people found; {right} of {len(asked)} answers are true" in done.stdout
+    assert right >= 0.8 * len(asked)
+    assert (tmp_path / "engine.plan").read_bytes() == (EXAMPLES / "demo.plan").read_bytes()
+    assert cv2.imread(str(tmp_path / "prediction.png")).shape == (360, 640, 3)
+
+
+def test_what_is_told_of_the_lobby_is_what_was_drawn() -> None:
+    held_out = runpy.run_path(str(EXAMPLES / "held_out.py"))
+    told = json.loads((EXAMPLES / "lobby.json").read_text(encoding="utf-8"))
+    scene = draw_scene(told["seed"], told["index"])
+    people = [person for person in scene.persons if not is_crowd(person)]
+    assert [each["box"] for each in told["people"]] == [list(person.box) for person in people]
+    assert [each["attributes"] for each in told["people"]] == held_out["truths"](people)
+    np.testing.assert_array_equal(cv2.imread(str(EXAMPLES / "lobby.jpg")), held_out["picture"](scene))
+
+
+def test_demo_plan() -> None:
+    """The share of right answers is over all labels; `held_out.py` tells each label's, on more scenes."""
+    path = EXAMPLES / "demo.plan"
+    assert path.stat().st_size < 20e6
+    manifest = open_plan(path).manifest
+    (tree,) = manifest.trees
+    branches = [entry.document for entry in tree.branches]
+    assert len(branches) >= 4 and len({branch.tap for branch in branches}) >= 3
+    assert any(branch.pooling == "bilinear" for branch in branches)
+    assert any(branch.tap == branch.until for branch in branches)  # no blocks of its own
+    decided = [branch for branch in branches if len(branch.classes) == 2]
+    assert all(branch.thresholds and branch.metrics and branch.histogram for branch in decided)
+    assert {part.provenance.licence for part in manifest.parts.values()} == {"Apache-2.0"}
+    assert manifest.segmenter is not None
+    held_out = runpy.run_path(str(EXAMPLES / "held_out.py"))
+    right = asked = 0
+    with Predictor(path) as predictor:
+        for index in range(24):
+            scene = draw_scene(2028, index)
+            people = [person for person in scene.persons if not is_crowd(person)]
+            if not people:
+                continue
+            masks = np.stack([person.mask for person in people])
+            prediction = predictor.predict(held_out["picture"](scene), masks=masks)
+            for person, truth in zip(prediction, held_out["truths"](people), strict=True):
+                asked += sum(truth[label] is not None for label in person.attributes)
+                right += sum(person[label].name == truth[label] for label in person.attributes)
+    assert asked > 200 and right / asked > 0.8
+
+
 def test_every_example_is_run() -> None:
-    run_here = {"own_masks.py", "video.py", "thread_pool.py"}
-    by_demo = {"predict.py"}  # `make demo`: a large network, too slow for a test
+    run_here = {"own_masks.py", "video.py", "thread_pool.py", "predict.py", "held_out.py"}
     modules = {"scene.py"}
-    assert {path.name for path in EXAMPLES.glob("*.py")} == run_here | by_demo | modules
+    assert {path.name for path in EXAMPLES.glob("*.py")} == run_here | modules
