@@ -55,7 +55,10 @@ def people_of(seed: int, index: int) -> tuple[Pixels, list[DrawnPerson]]:
 
 
 def write_training(folder: Path, scenes: int, labels: Sequence[str], negatives: float) -> None:
-    """Sub-datasets of disjoint people: LABEL/train/{no,yes}/*.png, whose alpha is the true mask."""
+    """Sub-datasets of disjoint people, the same ones for each network: NETWORK/LABEL/train/{no,yes}/*.png.
+
+    Of "mask", alpha is the true mask; of "box" there is none: what reads a picture blends alpha over black.
+    """
     names, pictures, targets = [], [], []
     for index in tqdm(range(scenes), desc="training scenes", unit="scene"):
         image, people = people_of(TRAIN_SEED, index)
@@ -72,9 +75,11 @@ def write_training(folder: Path, scenes: int, labels: Sequence[str], negatives: 
     for row, rank in enumerate(owner.tolist()):
         if rank >= 0:
             label, target = labels[order[rank]], known[row, order[rank]]
-            home = staging / label / "train" / ("no", "yes")[target]
-            home.mkdir(parents=True, exist_ok=True)
-            (home / f"{names[row]}.png").write_bytes(encode(pictures[row], ".png"))  # the folder is renamed when whole
+            for network in NETWORKS:
+                home = staging / network / label / "train" / ("no", "yes")[target]
+                home.mkdir(parents=True, exist_ok=True)
+                picture = pictures[row] if network == "mask" else np.ascontiguousarray(pictures[row][:, :, :3])
+                (home / f"{names[row]}.png").write_bytes(encode(picture, ".png"))  # not synced: renamed when whole
     staging.rename(folder)
 
 

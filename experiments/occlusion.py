@@ -42,10 +42,11 @@ from graftsdk.drawing.pictures import write_picture
 from graftsdk.files import atomic_write
 from graftsdk.models import Branch, Trunk
 from graftsdk.plan import CropSpec
+from graftsdk.preprocess import read_crop
 from graftsdk.text import file_names
 from graftsdk.training import TrunkNetwork, TrunkOptions, train_trunk
 from graftsdk.training.compute import torch_threads
-from graftsdk.training.crops.packed import normalised
+from graftsdk.training.crops.packed import normalised, whole_values
 from graftsdk.training.evaluation import Comparison, Judged, compare
 
 TRUE_PAIR = ("box", "mask")
@@ -66,13 +67,20 @@ def logits(trunk_path: Path, heads: Sequence[Path], crops: Pixels) -> list[npt.N
     return [np.concatenate(own) for own in found]
 
 
-def sheet(path: Path, people: TestPeople, count: int = 20) -> None:
-    """The crops of every arm, a row each, of matched people: half of them hidden by more than 30%."""
+def sheet(path: Path, people: TestPeople, training: Path, label: str, size: tuple[int, int], count: int = 20) -> None:
+    """What networks are given, a row each: matched test people by arm, half of them hidden by more than 30%; then
+    training people by network.
+    """
     hidden = people.occlusion > 0.3
     chosen = [*np.flatnonzero(hidden & (people.iou > 0))[: count // 2]]
-    chosen += [*np.flatnonzero(~hidden & (people.iou > 0))[: count // 2]]
-    rows = [np.concatenate([crops[row] for row in chosen], axis=1) for crops in people.crops.values()]
-    write_picture(path, np.ascontiguousarray(np.concatenate(rows)[:, :, ::-1]))
+    chosen += [*np.flatnonzero(~hidden & (people.iou > 0))[: count - len(chosen)]]
+    rows = [crops[chosen] for crops in people.crops.values()]
+    for network, background in NETWORKS.items():
+        spec = CropSpec(size, background=background)
+        files = sorted((training / network / label).glob("train/*/*.png"))[: len(chosen)]
+        rows.append(np.stack([whole_values(read_crop(file, spec), spec) for file in files]))
+    picture = np.concatenate([np.concatenate([*row], axis=1) for row in rows])
+    write_picture(path, np.ascontiguousarray(picture[:, :, ::-1]))
 
 
 class Result(NamedTuple):
@@ -217,8 +225,8 @@ def main() -> None:
     if not (out / "train").exists():
         write_training(out / "train", args.train_scenes, labels, args.negatives)
     people = test_people(out / f"test-{size[0]}x{size[1]}.npz", args.test_scenes, labels, size)
-    sheet(out / "sheet.png", people)
-    counts = Counter(path.parts[-4] for path in (out / "train").glob("*/train/*/*.png"))
+    sheet(out / "sheet.png", people, out / "train", labels[0], size)
+    counts = Counter(path.parts[-4] for path in (out / "train").glob("box/*/train/*/*.png"))
     print(f"training people: {dict(counts)}; test people: {len(people.iou)}\n")
     judged: dict[str, list[Judged]] = {arm: [] for arm in ARMS}
     identities = [str(row) for row in range(len(people.iou))]
@@ -231,7 +239,9 @@ def main() -> None:
                 crop = CropSpec(size, background=background)
                 how = TrunkOptions(steps=args.steps, seed=seed, threads=args.threads, eval_minutes=600.0)
                 network_options = TrunkNetwork(args.arch, args.width, crop)
-                train_trunk(out / "train", labels, trunk, how, trunk=network_options, heads=heads, resume=True)
+                train_trunk(
+                    out / "train" / network, labels, trunk, how, trunk=network_options, heads=heads, resume=True
+                )
             for arm in (arm for arm, own in ARMS.items() if own == network):
                 with torch_threads(args.threads):
                     answers = logits(trunk, files, people.crops[arm])
