@@ -14,7 +14,9 @@
 #     helmet          0.97   0.75   0.02        courier         0.85   0.56   0.08
 #     hat             0.71   0.24   0.03        child           0.84   0.36   0.06
 #
-# Hat is the weak one. More scenes and epochs are the first thing to try.
+# Hat is the weak one. Of 522 people on 200 further scenes (held_out.py) the answers about suit and food deliverer are
+# right for 90% and 94%; those about children and couriers for 90% and 88%, where "no" for everybody would be for 91% and
+# 92%: such answers rank people well and are not yet sure. More scenes and epochs are the first thing to try.
 set -euo pipefail
 
 out=${1:?a folder} scenes=${2:-4000} epochs=${3:-20}
