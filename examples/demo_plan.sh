@@ -15,8 +15,8 @@
 #     hat             0.71   0.24   0.03        child           0.84   0.36   0.06
 #
 # Hat is the weak one. Of 522 people on 200 further scenes (held_out.py) the answers about suit and food deliverer are
-# right for 90% and 94%; those about children and couriers for 90% and 88%, where "no" for everybody would be for 91% and
-# 92%: such answers rank people well and are not yet sure. More scenes and epochs are the first thing to try.
+# right for 90% and 94%; those about children and couriers for 90% and 88%, where "no" for everybody would be for 91%
+# and 92%: such answers rank people well and are not yet sure. More scenes and epochs are the first thing to try.
 set -euo pipefail
 
 out=${1:?a folder} scenes=${2:-4000} epochs=${3:-20}
@@ -39,8 +39,8 @@ mkdir -p "$out"
     --eval-every "$epochs" --threads 1 --resume
 
 # 4. A branch for each label. Tap 8 is the trunk's end: no blocks of its own, next to free. Gender and backpack, the
-# hardest ones to see, teach the trunk and get none: their heads stayed at a validation AUC of 0.56 and 0.70. Most people
-# have none of these attributes, so the thresholds are those that one in twenty of them passes.
+# hardest ones to see, teach the trunk and get none: their heads stayed at a validation AUC of 0.56 and 0.70. Most
+# people have none of these attributes, so the thresholds are those that one in twenty of them passes.
 branch() {
     local file=$out/${1// /_}.safetensors
     [ -e "$file" ] || graftsdk train branch "$1" --data "$out/labels" --trunk "$out/trunk.safetensors" -o "$file" \
