@@ -20,6 +20,11 @@ DATA/graft.toml gives. Each has a head of its own, of which a step runs only tho
 the end. Beside OUT lie OUT.curve.csv, OUT.safetensors.state, from which --resume goes on after Ctrl-C or a kill, and
 the folder `crops` with what was decoded; it may be deleted at any time.
 
+With --devices N the command is run N times on this machine, with --device cuda once for each GPU. On several machines
+torchrun (or SLURM) runs it on each of them; they share the folders of data, cache and output:
+  torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 --no-python \
+      graftsdk train trunk --nodes 2 --devices 4 --device cuda --data labels --epochs 20 -o trunk.safetensors
+
 examples:
   graftsdk train trunk --data labels --arch resnet18 --width 0.5 --size 160 80 --minutes 60 -o trunk.safetensors
   graftsdk train trunk --data labels --labels backpack hat --size 299 299 --backbone-weights inception.safetensors \\
@@ -29,6 +34,7 @@ _OPTIONS = (
     *("steps", "epochs", "minutes", "batch", "tasks", "alpha", "least_share", "optimizer", "learning_rate", "schedule"),
     *("warmup", "weight_decay", "clip", "ema", "label_smoothing", "norm_momentum", "norm_images", "precision", "seed"),
     *("eval_minutes", "eval_epochs", "eval_images", "save_seconds", "workers", "threads", "device"),
+    *("devices", "nodes"),
 )
 
 
@@ -89,7 +95,7 @@ _CROP_HELP = "more of the crop specification: background=keep, fit=letterbox, bo
 
 def _add_learning(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("learning").add_argument
-    add("--batch", type=int, metavar="N", help="crops a step, of all its sub-datasets; default 64")
+    add("--batch", type=int, metavar="N", help="crops a step, of all sub-datasets and processes; default 64")
     add("--tasks", type=int, metavar="M", help="sub-datasets a step; default 4, the paper's is 1")
     add("--alpha", type=float, metavar="X", help="a sub-dataset of N crops is drawn with p ~ N**X; default 0.5")
     add("--least-share", type=float, metavar="X", help="of each class in what is drawn; default 0.25, 0: as it comes")
@@ -115,9 +121,11 @@ def _add_learning(command: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=int, metavar="N", help="of weights, order and augmentation; default 0")
     add("--save-seconds", type=float, metavar="S", help="between two writings of the state; default 120")
-    add("--workers", type=int, metavar="N", help="processes that vary crops; default 1")
+    add("--workers", type=int, metavar="N", help="processes that vary crops, for each that trains; default 1")
     add("--threads", type=int, metavar="N", help="of torch, and that decode; default: torch's choice")
     add("--device", choices=["cpu", "cuda"], help="default cpu")
+    add("--devices", type=int, metavar="N", help="processes on each machine, which share the batch; default 1")
+    add("--nodes", type=int, metavar="N", help="machines; default 1")
 
 
 def run(args: argparse.Namespace) -> int:

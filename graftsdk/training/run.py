@@ -12,51 +12,31 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from graftsdk.errors import GraftError, InputError, NonFiniteOutput
+from graftsdk.errors import EngineError, GraftError, InputError, NonFiniteOutput
 from graftsdk.files import check_target
 from graftsdk.training.averages import averaged_model
 from graftsdk.training.curve import CurveKind, check_plot, curve_path, plot_curve, write_curve
-from graftsdk.training.learning_rate import Length, Schedule, rate
+from graftsdk.training.learning_rate import Length, rate
 from graftsdk.training.loader import iterating
 from graftsdk.training.meter import Meter
+from graftsdk.training.ranks import Ranks
+from graftsdk.training.run_options import RunOptions
 from graftsdk.training.training_state import Progress, read_state, restore, state_path, write_state
 
-__all__ = ["RunOptions", "TrainingRun", "check_targets", "spread_rows"]
+__all__ = ["TrainingRun", "check_targets", "spread_rows"]
 
 _NO_END = 10**9
 _logger = logging.getLogger("graftsdk")
 
 Folder = str | os.PathLike[str]
-
-
-class RunOptions(Schedule, Protocol):
-    """What every training may be told.
-
-    Attributes:
-        clip: greatest norm of the gradient.
-        ema: greatest decay of the averaged weights.
-        eval_minutes, eval_epochs: between evaluations; epochs go first.
-        save_seconds: between two writings of the state.
-    """
-
-    @property
-    def clip(self) -> float: ...
-    @property
-    def ema(self) -> float: ...
-    @property
-    def eval_minutes(self) -> float: ...
-    @property
-    def eval_epochs(self) -> float | None: ...
-    @property
-    def save_seconds(self) -> float: ...
 
 
 def spread_rows(count: int, most: int | None) -> list[int]:
@@ -82,7 +62,8 @@ class TrainingRun(ABC):
     """The loop. A leaf loads batches, gives their losses, judges the averaged weights and writes the checkpoint.
 
     The same steps give the same weights, whatever ended and resumed the training between them, where a batch follows
-    from its step alone.
+    from its step alone. Several processes run the loop in step, each on its share of every batch: what a step does next
+    follows from the first one's clock and from what all agree on. The first one judges, writes and tells.
 
     Args:
         target: the checkpoint; beside it lie curve and state.
@@ -92,6 +73,7 @@ class TrainingRun(ABC):
         epoch: steps an epoch.
         curve: its columns.
         plot: a picture of the curve, drawn anew at each evaluation.
+        ranks: the processes, joined by its `with` block around `train`; None: this one alone.
     """
 
     def __init__(
@@ -105,7 +87,9 @@ class TrainingRun(ABC):
         epoch: int,
         curve: CurveKind,
         plot: Folder | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
+        self._ranks = ranks or Ranks(next(model.parameters()).device)
         self._target, self._model, self._optimizer = target, model, optimizer
         self._lasting, self._epoch, self._curve, self._plot = lasting, epoch, curve, plot
         self._ema = averaged_model(model, options.ema)
@@ -118,11 +102,11 @@ class TrainingRun(ABC):
 
     @abstractmethod
     def _load(self, first: int, last: int) -> Iterable[Any]:
-        """The batches of steps first..last-1; a GraftError in place of one that cannot be loaded."""
+        """This process's share of the batches of steps first..last-1; a GraftError where one cannot be loaded."""
 
     @abstractmethod
     def _losses(self, batch: Any) -> Sequence[torch.Tensor]:
-        """The loss of a batch, scalar float32, and its parts, as the curve has them."""
+        """The loss of a batch, scalar float32, and its parts, as many as the curve has."""
 
     @abstractmethod
     def _judge(self) -> None:
@@ -153,7 +137,7 @@ class TrainingRun(ABC):
         """
         if not self._state.exists():
             if wanted:
-                _logger.info("%s: no state of a training there; it starts from the beginning", self._state)
+                self._say("%s: no state of a training there; it starts from the beginning", self._state)
             return
         if not wanted:
             if not read_state(self._state)[0].finished:
@@ -171,7 +155,7 @@ class TrainingRun(ABC):
             )
         restore(self._state, tensors, averaged, self._model, self._ema, self._optimizer)
         self._progress = replace(progress, finished=False)
-        _logger.info("%s: goes on after step %d, %.1f minutes", self._state, progress.step, progress.seconds / 60)
+        self._say("%s: goes on after step %d, %.1f minutes", self._state, progress.step, progress.seconds / 60)
 
     def train(self, stop: threading.Event, bar: bool) -> None:
         """All steps that are left.
@@ -182,10 +166,11 @@ class TrainingRun(ABC):
         """
         progress, self._stop = self._progress, stop
         last = _NO_END if self._length.steps is None else self._length.steps
+        self._ranks.check_same([self._lasting, progress.step, progress.seconds, astuple(self._length)])
         if self._over():
             return
         self._save()  # a kill at any moment finds a state
-        started, before, saved = time.monotonic(), progress.seconds, time.monotonic()
+        started, before, saved = time.monotonic(), progress.seconds, progress.seconds
         loader = self._load(progress.step, last)
         total = self._length.steps
         with (
@@ -194,34 +179,41 @@ class TrainingRun(ABC):
         ):
             while not self._over():
                 if self._evaluation_due():  # at the beginning too: it may have been stopped just before one
-                    self._judge()
-                    progress.seconds = before + time.monotonic() - started
+                    self._ranks.alone(self._judge)
+                    self._agreed(before + time.monotonic() - started)
                     progress.evaluated = progress.seconds, progress.step
                     self._save()
-                    saved = time.monotonic()
+                    saved = progress.seconds
                 began = time.perf_counter()
-                batch = next(batches)
-                if isinstance(batch, GraftError):  # an image that cannot be used
-                    self._save()
-                    raise batch
-                losses = self._step(batch)
-                progress.seconds = before + time.monotonic() - started
+                losses = self._step(next(batches))
+                stopped = self._agreed(before + time.monotonic() - started)
                 self._meter.add(losses, time.perf_counter() - began)
                 line.update()
                 if progress.step % 10 == 0:
                     line.set_postfix_str(self._told())
-                self._check_stop()
-                if time.monotonic() - saved > self._how.save_seconds:
+                if stopped:
+                    self._end()
+                if progress.seconds - saved > self._how.save_seconds:
                     self._save()
-                    saved = time.monotonic()
+                    saved = progress.seconds
             line.set_postfix_str(self._told())
 
+    def _agreed(self, seconds: float) -> bool:
+        """Set the clock of all processes to the first one's; whether a signal asked one of them for the end."""
+        mine = seconds if self._ranks.first else 0.0
+        self._progress.seconds, stopped = self._ranks.most([mine, self._stop.is_set()])
+        return bool(stopped)
+
     def _check_stop(self) -> None:
-        """Between two pieces of work: where a signal asked for the end, save the state and raise KeyboardInterrupt."""
+        """In the first process's own work, between two pieces: where a signal asked for the end, end."""
         if self._stop.is_set():
-            self._save()
-            _logger.info("stopped after step %d; %s goes on with resume", self._progress.step, self._state)
-            raise KeyboardInterrupt
+            self._end()
+
+    def _end(self) -> None:
+        """Save the state and raise KeyboardInterrupt."""
+        self._save()
+        self._say("stopped after step %d; %s goes on with resume", self._progress.step, self._state)
+        raise KeyboardInterrupt
 
     def _over(self) -> bool:
         return self._length.done(self._progress.step, self._progress.seconds) >= 1.0
@@ -233,24 +225,39 @@ class TrainingRun(ABC):
         done = self._length.done(step, self._progress.seconds)
         for group in self._optimizer.param_groups:
             group["lr"] = rate(self._how, step, done, self._length)
-        losses = self._losses(batch)
-        values = tuple(torch.stack(tuple(losses)).detach().float().cpu().tolist())
+        losses = () if isinstance(batch, GraftError) else tuple(self._losses(batch))
+        *values, missing = self._ranks.mean([*self._values(losses), not losses])
+        if missing:  # an image that cannot be used
+            self._save()
+            raise self._missing(batch)
         if not all(value < float("inf") for value in values):  # NaN fails too
-            raise NonFiniteOutput(
-                f"loss of step {step}: expected finite values, found {values}; train with a lower learning rate"
-                f"{self._broken()}"
-            )
+            raise self._diverged(f"loss of step {step}: expected finite values, found {tuple(values)}")
         self._optimizer.zero_grad(set_to_none=True)
         losses[0].backward()  # type: ignore[no-untyped-call]
+        self._ranks.average(self._model)
         if not bool(nn.utils.clip_grad_norm_(self._model.parameters(), self._how.clip).isfinite()):
-            raise NonFiniteOutput(
-                f"gradient of step {step}: expected finite values, found others; train with a lower learning rate"
-                f"{self._broken()}"
-            )
+            raise self._diverged(f"gradient of step {step}: expected finite values, found others")
         self._optimizer.step()
         self._ema.update_parameters(self._model)
         self._progress.step += 1
-        return values
+        return tuple(values)
+
+    def _missing(self, batch: Any) -> GraftError:
+        if not isinstance(batch, GraftError):
+            return EngineError("a batch of another process of the training could not be loaded; it told why")
+        if not self._ranks.first:  # whose own error nobody would see
+            _logger.error("process %d of the training: %s", self._ranks.rank, batch)
+        return batch
+
+    def _values(self, losses: Sequence[torch.Tensor]) -> list[float]:
+        """Of the losses; zeros where there are none."""
+        if not losses:
+            return [0.0] * len(self._curve.losses)
+        return torch.stack(tuple(losses)).detach().float().cpu().tolist()
+
+    def _diverged(self, what: str) -> NonFiniteOutput:
+        left = self._broken() if self._ranks.first else ""
+        return NonFiniteOutput(f"{what}; train with a lower learning rate{left}")
 
     def _evaluation_due(self) -> bool:
         if not self._judges():
@@ -277,9 +284,16 @@ class TrainingRun(ABC):
             plot_curve(self._plot, progress.curve, self._curve, self._target.name)
 
     def _save(self) -> None:
+        self._ranks.alone(self._write)
+
+    def _write(self) -> None:
         if self._meter.steps:
             self._row({})
         write_state(self._state, self._model, self._ema, self._optimizer, self._progress, self._lasting)
+
+    def _say(self, message: str, *values: Any) -> None:
+        if self._ranks.first:
+            _logger.info(message, *values)
 
     def _told(self) -> str:
         done = self._length.done(self._progress.step, self._progress.seconds)

@@ -81,6 +81,7 @@ def test_the_network_that_is_asked_for(words, wanted):
         ([], TrunkOptions(steps=1)),
         (["--tasks", 1, "--alpha", 1, "--eval-every", 2], TrunkOptions(steps=1, tasks=1, alpha=1.0, eval_epochs=2.0)),
         (["--optimizer", "sgd"], TrunkOptions(steps=1, optimizer="sgd", learning_rate=0.03, weight_decay=5e-4)),
+        (["--devices", 4, "--nodes", 2], TrunkOptions(steps=1, devices=4, nodes=2)),
         (["--flip", 0], TrunkOptions(steps=1, augmentation=Augmentation(flip=0.0))),
         (["--no-augmentation"], TrunkOptions(steps=1, augmentation=NO_AUGMENTATION)),
     ],

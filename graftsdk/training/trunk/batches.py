@@ -38,15 +38,25 @@ class JoinedBatch(NamedTuple):
 
 
 class TrainingCrops(Dataset[JoinedBatch]):
-    """Augmented batches by `Draw`; augmentation follows from (seed, step) alone."""
+    """Augmented batches by `Draw`; augmentation follows from (seed, step, rank) alone.
 
-    def __init__(self, sets: Sequence[PackedCrops], how: Augmentation, seed: int) -> None:
-        self._sets, self._how, self._seed = tuple(sets), how, seed
+    Args:
+        sets: of each task.
+        how: crops are varied.
+        seed: of the training.
+        rank, world: of `world` processes, number `rank` gets every `world`-th crop of each sub-batch.
+    """
+
+    def __init__(
+        self, sets: Sequence[PackedCrops], how: Augmentation, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self._sets, self._how, self._seed, self._rank, self._world = tuple(sets), how, seed, rank, world
 
     def __getitem__(self, draw: Draw) -> JoinedBatch:
-        rng = np.random.default_rng((self._seed, _AUGMENT, draw.step))
-        pixels = np.concatenate([self._sets[part.task].pixels[part.indices] for part in draw.parts])
-        targets = tuple(torch.from_numpy(self._sets[part.task].targets[part.indices]) for part in draw.parts)
+        rng = np.random.default_rng((self._seed, _AUGMENT, draw.step, *([self._rank] if self._world > 1 else [])))
+        rows = [(self._sets[part.task], part.indices[self._rank :: self._world]) for part in draw.parts]
+        pixels = np.concatenate([crops.pixels[own] for crops, own in rows])
+        targets = tuple(torch.from_numpy(crops.targets[own]) for crops, own in rows)
         varied = augmented(pixels, self._sets[0].spec, self._how, rng)
         return JoinedBatch(varied, tuple(part.task for part in draw.parts), targets)
 

@@ -41,7 +41,7 @@ class TrunkOptions:
     """How a trunk is trained. Training ends at what comes first of `steps`, `epochs` and `minutes`.
 
     Attributes:
-        batch: crops a step, of all its sub-batches together.
+        batch: crops a step, of all its sub-batches and processes together.
         tasks: sub-datasets a step draws, a sub-batch of each; 1 is the paper's. More of them, at most as many as there
             are, mix their domains inside the statistics of BatchNorm.
         alpha: a sub-dataset of N training crops is drawn with a probability in proportion to N ** alpha: 1 starves the
@@ -70,9 +70,12 @@ class TrunkOptions:
         eval_epochs: between evaluations, in epochs; where given, `eval_minutes` is of no effect.
         eval_images: at most so many crops of each label on the way; all at the end.
         save_seconds: between two writings of the training state.
-        workers: processes that augment crops; 0: the training process itself.
-        threads: of torch, and those that decode images; None: torch's own choice.
+        workers: processes that augment crops, for each training process; 0: that one itself.
+        threads: of torch, and those that decode images; None: torch's own choice, shared by a machine's processes.
         device: "cpu" or "cuda".
+        devices: training processes on each machine, each with a share of every batch's crops and, with "cuda", a GPU of
+            its own. More than one process in all needs lightning-fabric.
+        nodes: machines, which share the folders of data, cache and output.
     """
 
     batch: int = 64
@@ -102,6 +105,8 @@ class TrunkOptions:
     workers: int = 1
     threads: int | None = None
     device: str = "cpu"
+    devices: int = 1
+    nodes: int = 1
 
     def __post_init__(self) -> None:
         check_options(self, _WHOLE, _RANGES, LOOP_CHOICES)
@@ -113,8 +118,13 @@ class TrunkOptions:
         return 0.01 if tasks == 1 else 0.1
 
     def lasting(self) -> dict[str, Any]:
-        """What a resumed run must not change, as JSON types: weights would differ from those of one whole run."""
-        return lasting_options(self, _FREE)
+        """What a resumed run must not change, as JSON types: weights would differ from those of one whole run.
+
+        Of `devices` and `nodes` it is their product, the processes that share a batch: each has statistics of its own
+        in BatchNorm. One process is not mentioned.
+        """
+        world = self.devices * self.nodes
+        return lasting_options(self, _FREE) | ({"processes": world} if world > 1 else {})
 
 
 _WHOLE = {
@@ -123,6 +133,8 @@ _WHOLE = {
     "tasks": (1, 4096),
     "norm_images": (2, 10**7),
     "eval_images": (2, 10**7),
+    "devices": (1, 1024),
+    "nodes": (1, 4096),
 }
 _RANGES = {
     **LOOP_RANGES,
@@ -132,4 +144,4 @@ _RANGES = {
     "norm_momentum": (1e-6, 1.0),
 }
 # norm_images: nothing but the checkpoint's own statistics follows from it.
-_FREE = (*LOOP_FREE, "norm_images")
+_FREE = (*LOOP_FREE, "norm_images", "devices", "nodes")

@@ -59,16 +59,30 @@ class TaskOrder:
         batch: crops a step, shared by its sub-batches: batch // m each.
         tasks: m; more than there are sub-datasets count as all.
         alpha, least_share, seed: see `TrunkOptions`.
+        world: processes that share each sub-batch: it is a multiple of them, so that each gets as many crops.
 
     Raises:
-        InputError: fewer crops in a batch than sub-datasets in a step.
+        InputError: fewer crops in a batch than sub-datasets in a step; fewer than two for BatchNorm in a process's
+            share of a sub-batch.
     """
 
     def __init__(
-        self, targets: Sequence[_Ints], batch: int, tasks: int, alpha: float, least_share: float, seed: int
+        self,
+        targets: Sequence[_Ints],
+        batch: int,
+        tasks: int,
+        alpha: float,
+        least_share: float,
+        seed: int,
+        world: int = 1,
     ) -> None:
         self.tasks = min(tasks, len(targets))
-        self.size = batch // self.tasks
+        self.size = batch // self.tasks // world * world
+        if world > 1 and self.size < 2 * world:
+            raise InputError(
+                f"batch: expected at least {2 * world * self.tasks}, two crops of each of {self.tasks} tasks for each "
+                f"of {world} processes, found {batch}; take a larger batch, fewer tasks or fewer processes"
+            )
         if self.size < 1:
             raise InputError(f"batch: expected at least one crop for each of {self.tasks} tasks, found {batch}")
         counts = np.array([len(each) for each in targets], np.float64)

@@ -28,6 +28,7 @@ from graftsdk.training.evaluation import prior_shift
 from graftsdk.training.interrupts import stop_asked
 from graftsdk.training.labels import LabelSet, check_leaks, find_labels, open_label
 from graftsdk.training.loader import load_steps
+from graftsdk.training.ranks import Ranks, open_ranks
 from graftsdk.training.run import TrainingRun, check_targets
 from graftsdk.training.trunk.batches import JoinedBatch, TrainingCrops, mixed_batches
 from graftsdk.training.trunk.judge import LabelAUC, judge, mean_auc
@@ -99,6 +100,12 @@ def train_trunk(
     where `steps` or `epochs` end it. A loss that is not finite leaves at `output` the averaged weights of the last
     evaluation, or of the step before where there was none.
 
+    With several `devices` or `nodes` each process trains on its share of every batch, and gradients and statistics of
+    BatchNorm are averaged in each step. On each machine the command that called this function is run again for all its
+    processes but the first; under torchrun or SLURM, which start them all, it is not. Only the first process of all
+    comes back from here: the others end in it, by SystemExit(0). Ctrl-C and SIGTERM may come to any of them. Tested
+    are processes on CPUs of one machine, not several GPUs or machines.
+
     Args:
         root: folder of the sub-datasets.
         labels: which of them; None: all.
@@ -117,12 +124,15 @@ def train_trunk(
         InputError: data or options that cannot be used; the same person or image in training and validation.
         ImageTooSmall: crops that the backbone cannot take.
         PlanError: `trunk`, `weights` or the state cannot be read, or `output` cannot be written.
-        MissingDependency: matplotlib for `plot`, scikit-learn.
+        MissingDependency: matplotlib for `plot`, scikit-learn; lightning-fabric for several processes.
         NonFiniteOutput: the loss is infinite or NaN; names the step.
+        EngineError: one of several processes has ended before the others.
         OSError: the disk is full.
     """
     target = Path(output)
     check_targets(target, plot)
+    ranks = open_ranks(options.devices, options.nodes, options.device, options.threads)
+    progress = progress and ranks.first
     kept = None if heads is None else Path(heads)
     if kept is not None and not kept.is_dir():
         raise InputError(f"heads: expected an existing folder, found none at {kept}; create it first")
@@ -135,9 +145,10 @@ def train_trunk(
     folder = target.with_name("crops") if cache is None else Path(cache)
     crops = packed_splits(sets, network.crop, folder, options.threads or torch.get_num_threads(), progress)
     with torch_threads(options.threads), stop_asked() as stop:
-        run = _Run(target, options, sets, network, *crops, plot)
+        run = _Run(target, options, sets, network, *crops, ranks, plot)
         run.resume(resume)
-        run.train(stop, progress)
+        with ranks:
+            run.train(stop, progress)
         return run.finish(kept)
 
 
@@ -152,12 +163,13 @@ class _Run(TrainingRun):
         trunk: Trunk,
         train: Sequence[PackedCrops],
         val: Sequence[PackedCrops | None],
+        ranks: Ranks,
         plot: Folder | None,
     ) -> None:
         self._options, self._train, self._val = options, train, val
-        targets = [crops.targets for crops in train]
-        self._order = TaskOrder(targets, options.batch, options.tasks, options.alpha, options.least_share, options.seed)
-        self._device = torch.device(options.device)
+        targets, shares = [crops.targets for crops in train], (options.alpha, options.least_share)
+        self._order = TaskOrder(targets, options.batch, options.tasks, *shares, options.seed, ranks.world)
+        self._device = ranks.device
         self._low = -1  # blocks that run in bfloat16
         if low_precision(options.precision, self._device):
             self._low = low_precision_blocks(trunk) if self._device.type == "cpu" else len(trunk.backbone.blocks)
@@ -175,12 +187,12 @@ class _Run(TrainingRun):
         set_momentum(self._graph, options.momentum(self._order.tasks))
         self._graph.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = new_optimizer(self._graph, options)
-        super().__init__(
-            target, options, self._graph, optimizer, lasting, epoch=self._order.steps, curve=CURVE, plot=plot
-        )
+        how: dict[str, Any] = {"epoch": self._order.steps, "curve": CURVE, "plot": plot, "ranks": ranks}
+        super().__init__(target, options, self._graph, optimizer, lasting, **how)
 
     def _load(self, first: int, last: int) -> Iterable[Any]:
-        crops = TrainingCrops(self._train, self._options.augmentation, self._options.seed)
+        share = self._ranks.rank, self._ranks.world
+        crops = TrainingCrops(self._train, self._options.augmentation, self._options.seed, *share)
         return load_steps(crops, self._order, first, last, self._options.workers)
 
     def _losses(self, batch: JoinedBatch) -> Sequence[torch.Tensor]:
@@ -228,6 +240,8 @@ class _Run(TrainingRun):
 
     def finish(self, heads: Path | None) -> TrunkReport:
         """Precise BatchNorm, the last evaluation, the checkpoint, the state marked as finished.
+
+        The first process does it alone: the others ended with the last step.
 
         Statistics that were averaged while weights moved follow the last batches; 10^3 to 10^4 crops are near the best
         (Wu and Johnson 2021, 2105.07576). They are measured on a copy: a longer training goes on from the averages.

@@ -326,6 +326,13 @@ def test_resume_refuses_another_training(train, whole, change):
     assert same(weights(state_path(whole.path)), before)
 
 
+def test_resume_refuses_another_number_of_processes(train, whole):
+    """Before any other process is started."""
+    pytest.importorskip("lightning_fabric")
+    with pytest.raises(InputError, match="found other processes"):
+        train(whole.path, replace(OPTIONS, devices=2), resume=True)
+
+
 def test_refused_before_the_first_step(train, tmp_path):
     output = tmp_path / "x.safetensors"
     for labels, message in (([], "found none"), (["bag", "bag"], "different"), (["none"], "expected a folder")):
