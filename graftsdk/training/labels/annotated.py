@@ -65,10 +65,13 @@ class AnnotatedSet:
         if len(kept) == len(self):
             return self
         gone = f"{counted(len(self) - len(kept), 'image')} of people with more than {count} left out"
-        columns = ("paths", "names", "identities", "cameras", "units")
         return replace(
             self,
-            **{name: tuple(getattr(self, name)[row] for row in kept) for name in columns},
+            paths=tuple(self.paths[row] for row in kept),
+            names=tuple(self.names[row] for row in kept),
+            identities=tuple(self.identities[row] for row in kept),
+            cameras=tuple(self.cameras[row] for row in kept),
+            units=tuple(self.units[row] for row in kept),
             splits=None if self.splits is None else tuple(self.splits[row] for row in kept),
             values=self.values[kept],
             notes=(*self.notes, gone),
