@@ -22,7 +22,7 @@ the folder `crops` with what was decoded; it may be deleted at any time.
 
 With --devices N the command is run N times on this machine, with --device cuda once for each GPU. On several machines
 torchrun (or SLURM) runs it on each of them; they share the folders of data, cache and output:
-  torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 --no-python \
+  torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 --no-python \\
       graftsdk train trunk --nodes 2 --devices 4 --device cuda --data labels --epochs 20 -o trunk.safetensors
 
 examples:
