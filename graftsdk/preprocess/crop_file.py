@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,8 @@ __all__ = ["read_crop"]
 def read_crop(path: str | os.PathLike[str], spec: CropSpec) -> npt.NDArray[np.float32]:
     """float32[3, H, W]: the person whose picture this is, with the pixels that `mask_crop` gives to an engine.
 
-    The whole image is the person's box; a PNG's alpha is the mask (covered where it is at least 128 of 255).
+    The whole image is the person's box; a PNG's alpha is the mask (covered where it is at least 128 of 255). Where
+    `spec` keeps the background, it is the colours that the PNG has under its alpha.
 
     Raises:
         InputError and its leaves: what `decode_image` and `mask_crop` raise; the message begins with the path. An
@@ -30,16 +30,19 @@ def read_crop(path: str | os.PathLike[str], spec: CropSpec) -> npt.NDArray[np.fl
         image = decode_image(path)
         height, width = image.shape[:2]
         box = np.array([[0, 0, width, height]], np.float32)
-        crop: npt.NDArray[np.float32] = mask_crop(image, box, _alpha_mask(path), spec)[0]
+        pixels = _with_alpha(path)
+        mask = None if pixels is None else pixels[None, :, :, 3] >= 128
+        if pixels is not None and spec.background == "keep":
+            image = np.ascontiguousarray(pixels[:, :, 2::-1])  # decoding lays what is transparent over black
+        crop: npt.NDArray[np.float32] = mask_crop(image, box, mask, spec)[0]
     except InputError as error:
         raise type(error)(f"{os.fspath(path)}: {error}") from error
     return crop
 
 
-def _alpha_mask(path: str | os.PathLike[str]) -> npt.NDArray[Any] | None:
-    """bool[1, H, W] of a PNG with alpha, turned as its pixels are; None for all others."""
+def _with_alpha(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8] | None:
+    """uint8[H, W, 4], RGBA, of a PNG with alpha, turned as its pixels are; None for all others."""
     with Image.open(path) as image:
         if image.format != "PNG" or not ("A" in image.getbands() or "transparency" in image.info):
             return None
-        alpha = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
-    return np.asarray(alpha)[None] >= 128
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))

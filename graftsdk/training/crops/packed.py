@@ -33,7 +33,7 @@ from graftsdk.training.labels.sets import SPLITS
 
 __all__ = ["PackedCrops", "normalised", "pack_crops", "packed_path", "whole_values"]
 
-_VERSION = 1  # of the file's layout and of how a crop is rounded
+_VERSION = 2  # of the file's layout and of how a crop is rounded
 _CHUNK = 64  # crops that are decoded ahead of the file: 100 MB at 720 x 720
 _logger = logging.getLogger("graftsdk")
 

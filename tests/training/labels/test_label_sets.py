@@ -289,6 +289,8 @@ def test_read_crop_is_what_serving_cuts(tmp_path: Path, rng: np.random.Generator
     mask = pixels[None, :, :, 3] >= 128
     np.testing.assert_array_equal(read_crop(tmp_path / "masked.png", SPEC), mask_crop(bgr, box, mask, SPEC)[0])
     assert read_crop(tmp_path / "plain.png", SPEC).shape == (3, 16, 8)
+    kept = CropSpec(size=(16, 8), background="keep")  # what is under the alpha is the background
+    np.testing.assert_array_equal(read_crop(tmp_path / "masked.png", kept), read_crop(tmp_path / "plain.png", kept))
 
 
 def test_images_that_cannot_be_read_are_named_when_they_are(tmp_path: Path) -> None:
