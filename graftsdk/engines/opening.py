@@ -75,7 +75,9 @@ class _OnnxRuntimeEngine(Engine):
         found = [self._open_stored(graph) for graph in self._graphs]
         missing = found.count(None)
         if missing:
-            _log.info("compiling %d of %d graphs for %s", missing, len(found), self.device)
+            # Without a cache it is a check of a part, one of many, and not what somebody waits for.
+            level = logging.DEBUG if self._cache is None else logging.INFO
+            _log.log(level, "compiling %d of %d graphs for %s", missing, len(found), self.device)
         sessions = []
         with _progress(missing) as step:
             for graph, session in zip(self._graphs, found, strict=True):
