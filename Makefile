@@ -53,6 +53,7 @@ bench: $(INSTALLED)  ## measure against the alternatives, in one interleaved run
 	$(SCRIPT) benchmarks/run.py
 
 demo-plan: $(INSTALLED)  ## train examples/demo.plan anew on drawn scenes; takes about 15 minutes
+	@rm -rf $(BUILD)/demo
 	PATH=$(abspath $(VENV))/bin:$$PATH examples/demo_plan.sh $(BUILD)/demo
 	cp $(BUILD)/demo/demo.plan examples/demo.plan
 

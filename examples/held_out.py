@@ -97,12 +97,12 @@ def main(plan: str, count: int = 200) -> None:
 
 
 def right(pairs: Sequence[tuple[str, str]]) -> float:
-    return sum(true == said for true, said in pairs) / len(pairs)
+    return sum(true == said for true, said in pairs) / len(pairs) if pairs else float("nan")
 
 
 def balanced(pairs: Sequence[tuple[str, str]]) -> float:
     classes = {true for true, _ in pairs}
-    return float(np.mean([right([pair for pair in pairs if pair[0] == name]) for name in classes]))
+    return float(np.mean([right([pair for pair in pairs if pair[0] == name]) for name in classes] or [float("nan")]))
 
 
 if __name__ == "__main__":

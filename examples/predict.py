@@ -32,10 +32,14 @@ def overlap(one: list[float], other: list[float]) -> float:
 
 
 truth = json.loads((HERE / "lobby.json").read_text(encoding="utf-8"))["people"]
-right = asked = 0
+found = right = asked = 0
 for person in prediction:
     true = max(truth, key=lambda each: overlap(each["box"], person.box.tolist()))
     print(f"person {person.index} (found with {person.score:.2f})")
+    if overlap(true["box"], person.box.tolist()) < 0.5:
+        print("  nobody stands there")
+        continue
+    found += 1
     for attribute in person:
         known = true["attributes"][attribute.label]  # None: of no class, such as a hood, which is no hat and no helmet
         asked += known is not None
@@ -44,6 +48,6 @@ for person in prediction:
         probability = attribute.scores[attribute.name]
         print(f"  {attribute.label:15} {attribute.name:8} {probability:.2f}   true: {known or '-'}{verdict}")
 
-print(f"{len(prediction)} of {len(truth)} people found; {right} of {asked} answers are true")
+print(f"{found} of {len(truth)} people found; {right} of {asked} answers are true")
 print("milliseconds:", ", ".join(f"{stage} {spent:.1f}" for stage, spent in prediction.timings.items()))
 print(f"the picture: {folder / 'prediction.png'}; the plan, for `graftsdk info` and the like: {plan}")

@@ -44,6 +44,7 @@ from graftsdk.training.interrupts import stop_asked
 from graftsdk.training.labels import LabelSet, check_leaks, open_label
 from graftsdk.training.labels.peta import read_peta
 from graftsdk.training.labels.questions import read_questions
+from graftsdk.training.ranks import Ranks
 from graftsdk.training.trunk.batches import JoinedBatch
 from graftsdk.training.trunk.options import TrunkNetwork, TrunkOptions
 from graftsdk.training.trunk.sampling import TaskOrder
@@ -97,7 +98,8 @@ class MultiLabelRun(_Run):
         weights: Sequence[npt.NDArray[np.float64]],
     ) -> None:
         # A batch has crops of all sub-datasets, as with several tasks a step: BatchNorm remembers as long.
-        super().__init__(target, replace(options, norm_momentum=0.1), sets, trunk, [crops], val, None)
+        ranks = Ranks(torch.device("cpu"))  # one process
+        super().__init__(target, replace(options, norm_momentum=0.1), sets, trunk, [crops], val, ranks, None)
         self._sets, self._targets = sets, torch.from_numpy(targets)
         self._weights = [torch.from_numpy(each).float() for each in weights]
         plain = np.zeros(len(crops), np.int64)  # one task of one class: shuffled, without replacement

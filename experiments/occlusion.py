@@ -7,10 +7,10 @@ Arms, all judged on the same people:
   yolact box  the box arm's networks; the box is the one that the demo segmenter found
 The last two are of the people whom it found at all: those whose visible pixels are one of its masks at IoU 0.5 or more.
 
-Training people are annotated for one label each, all are shown to both networks, and both are trained by `train_trunk`
-for equal steps. The heads of the dynamic graph, one label each, are what is judged: no branches are trained, and no
-threshold is needed, as only AUC is compared. Occlusion is the share of the person inside the picture that others or
-things hide. Whom the picture's border cuts is trained on, and judged in a table of its own.
+Training people are annotated for one label each, both networks learn from the same ones (85% of them; the others are
+validation), by `train_trunk` for equal steps. The heads of the dynamic graph, one label each, are what is judged: no
+branches are trained, and no threshold is needed, as only AUC is compared. Occlusion is the share of the person inside
+the picture that others or things hide. Whom the picture's border cuts is trained on, and judged in a table of its own.
 
 What is in OUT already is not made again. Written there: tables.md, occlusion.csv, sheet.png (look at it).
 """
@@ -37,6 +37,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))  # under PYTHONSAFEPATH the folder of the script is not on the path
 
 from drawn_people import ARMS, NETWORKS, Pixels, TestPeople, test_people, write_training
+from kept import same_options
 
 from graftsdk.drawing.pictures import write_picture
 from graftsdk.files import atomic_write
@@ -221,7 +222,7 @@ def main() -> None:
     add("--threads", type=int, default=1)
     args = parser.parse_args()
     out, size, labels = Path(args.output), tuple(args.size), args.labels
-    out.mkdir(parents=True, exist_ok=True)
+    same_options(out, {name: value for name, value in vars(args).items() if name not in ("output", "seeds", "threads")})
     if not (out / "train").exists():
         write_training(out / "train", args.train_scenes, labels, args.negatives)
     people = test_people(out / f"test-{size[0]}x{size[1]}.npz", args.test_scenes, labels, size)

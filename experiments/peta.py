@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import numpy as np
 from arms import ARMS, HEADS, LABELS, MINED, STEPS, TRUNKS
+from kept import same_options
 from tqdm import tqdm
 
+from graftsdk.files import atomic_write
 from graftsdk.lifecycle.evaluation import evaluate_branches
 from graftsdk.plan import CropSpec
 from graftsdk.training import BranchOptions, TrunkNetwork, TrunkOptions, train_branch, train_trunk
@@ -49,7 +51,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="of each trunk")
     parser.add_argument("--jobs", type=int, default=2, help="at once, of one thread each")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    same_options(args.out, {"peta": args.peta, "objects": args.objects, "steps": args.steps})
     make_data(args.peta, args.objects, args.out)
     jobs = planned(args.out, args.peta, args.steps)
     with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
@@ -94,25 +96,39 @@ def awaited(*paths: Path) -> None:
 
 def make_data(peta: Path, objects: Path, out: Path) -> None:
     """`full`: the sub-datasets, `peta`: without test, `every`: four labels with twelve negatives for a positive."""
-    if not (out / "full").exists():
-        command = [*GRAFTSDK, "import", "peta", str(peta), str(out / "full"), "--labels", str(HERE / "labels.toml")]
-        subprocess.run([*command, *PERSON, "--negatives", "1", "--val-share", "0.15"], check=True)
-        without_test(out / "full", out / "peta")
-    if not (out / "every").exists():
-        command = [*GRAFTSDK, "import", "peta", str(peta), str(out / "many"), "--labels", str(HERE / "mined.toml")]
-        subprocess.run([*command, *PERSON, "--negatives", "12"], check=True)
-        # Its own test is another one; people of the test that all arms share are left out of its trainings.
-        test = {path.name for path in (out / "full" / LABELS[0] / "test").glob("*/*")}
-        without_test(out / "many", out / "every", test)
-    if not (out / "objects").exists():
-        shutil.copytree(objects, out / "objects" / "objects" / "train")
-        classes = sorted(path.name for path in objects.iterdir())
-        (out / "objects" / "graft.toml").write_text(f"[labels.objects]\nclasses = {classes!r}\n")
+    import_peta(peta, out / "full", "labels.toml", "--negatives", "1", "--val-share", "0.15")
+    import_peta(peta, out / "many", "mined.toml", "--negatives", "12")
+    # Trainings look at no test image; all labels are scored together, at the end. The four labels' own test is another
+    # one: people of the test that all arms share are left out of their trainings.
+    copied(out / "full", out / "peta", {"test"})
+    test = {path.name for label in LABELS for path in (out / "full" / label / "test").glob("*/*")}
+    copied(out / "many", out / "every", {"test", *test})
+    copied(objects, out / "objects" / "objects" / "train", set())
+    classes = sorted(path.name for path in objects.iterdir())
+    (out / "objects" / "graft.toml").write_text(f"[labels.objects]\nclasses = {classes!r}\n")
 
 
-def without_test(source: Path, target: Path, others: Iterable[str] = ()) -> None:
-    """Trainings then look at no test image; all labels are scored together, at the end."""
-    shutil.copytree(source, target, ignore=lambda _, names: {"test", *others} & {*names}, copy_function=os.link)
+def import_peta(peta: Path, target: Path, labels: str, *options: str) -> None:
+    if not target.exists():
+        command = [*GRAFTSDK, "import", "peta", str(peta), str(target), "--labels", str(HERE / labels)]
+        subprocess.run([*command, *PERSON, *options], check=True)
+
+
+def copied(source: Path, target: Path, without: set[str]) -> None:
+    """A copy, whole or not at all, of links where that can be."""
+    if target.exists():
+        return
+    draft = target.with_name(f"{target.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(source, draft, ignore=lambda _, names: without & {*names}, copy_function=linked)
+    draft.rename(target)
+
+
+def linked(source: str, target: str) -> None:
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:  # another file system
+        shutil.copyfile(source, target)
 
 
 def trunk(out: Path, name: str, steps: int) -> None:
@@ -232,9 +248,8 @@ def write_scores(out: Path, name: str, groups: Mapping[Path, Sequence[Path]]) ->
         awaited(used, *branches)
         for judged in evaluate_branches(used, branches, out / "full").judged:
             found[judged.label] = judged.probabilities
-    draft = path.with_name(f"{path.stem}.draft.npz")
-    np.savez(draft, **found)
-    draft.rename(path)
+    with atomic_write(path) as file:
+        np.savez(file, **found)
 
 
 if __name__ == "__main__":

@@ -128,6 +128,15 @@ def test_demo_plan() -> None:
     assert np.mean([held_out["balanced"](each) for each in answers.values()]) > 0.57
 
 
+def test_held_out_counts_what_is_right() -> None:
+    out = run("held_out.py", EXAMPLES / "demo.plan", "4").splitlines()
+    people, seen = map(int, re.match(r"4 scenes, (\d+) people; the segmenter found (\d+) of them", out[0]).groups())
+    assert people >= seen > 0
+    assert {line[:20].strip() for line in out[2:]} == {"suit", "food deliverer", "headwear", "courier", "child"}
+    shares = [float(share) for line in out[2:] for share in re.findall(r"([\d.]+)%", line)]
+    assert len(shares) == 25 and max(shares) <= 100 and np.mean(shares) > 50
+
+
 def test_every_example_is_run() -> None:
     run_here = {"own_masks.py", "video.py", "thread_pool.py", "predict.py", "held_out.py"}
     modules = {"scene.py"}

@@ -101,19 +101,22 @@ class Ranks:
 class _FabricRanks(Ranks):
     """One of several processes, alone before and after the `with` block."""
 
-    def __init__(self, fabric: Any, threads: int | None) -> None:
+    def __init__(self, fabric: Any, devices: int, threads: int | None) -> None:
         super().__init__(fabric.device, fabric.global_rank, fabric.world_size)
-        self._fabric, self._threads = fabric, threads
+        self._fabric, self._devices, self._threads = fabric, devices, threads
         self._joined = self._working = False
         self._environment: dict[str, str] = {}
 
     def __enter__(self) -> Ranks:
         self._environment = dict(os.environ)
-        if os.environ.get(_PARENT) == str(os.getppid()):
+        if _PARENT in os.environ:
+            if os.environ[_PARENT] != str(os.getppid()):
+                raise EngineError("the process that started this one for its training has ended; it tells why")
             threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         os.environ[_PARENT] = str(os.getpid())
         try:
-            with _deaf(), _quiet("lightning_fabric"):
+            starts = not self._fabric.strategy.cluster_environment.creates_processes_externally and self._devices > 1
+            with _deaf() if starts else _mortal(), _quiet("lightning_fabric"):
                 self._fabric.launch()
         except ValueError as error:  # Fabric's, of counts that are not torchrun's or SLURM's
             self._restore()
@@ -240,7 +243,7 @@ def open_ranks(devices: int, nodes: int, device: str, threads: int | None) -> Ra
             f"nodes: expected {nodes} machines on which torchrun or SLURM starts the command, or MASTER_ADDR, "
             f"MASTER_PORT and NODE_RANK in the environment of each, found none of them"
         )
-    return _FabricRanks(fabric, threads)
+    return _FabricRanks(fabric, devices, threads)
 
 
 @contextlib.contextmanager
@@ -254,6 +257,20 @@ def _deaf() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+@contextlib.contextmanager
+def _mortal() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end this process: Python's own handlers would not run while it waits for other machines."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

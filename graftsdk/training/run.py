@@ -166,7 +166,9 @@ class TrainingRun(ABC):
         """
         progress, self._stop = self._progress, stop
         last = _NO_END if self._length.steps is None else self._length.steps
-        self._ranks.check_same([self._lasting, progress.step, progress.seconds, astuple(self._length)])
+        how = self._how
+        times = how.eval_minutes, how.eval_epochs, how.save_seconds
+        self._ranks.check_same([self._lasting, progress.step, progress.seconds, astuple(self._length), times])
         if self._over():
             return
         self._save()  # a kill at any moment finds a state

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -87,21 +88,9 @@ def train_branch(
     check_target(Path(output))
     labels = open_label(root, label, classes=classes)
     check_leaks(labels)
-    shares = None
-    if negatives is not None:
-        shares = true_shares(np.array([image.target for image in labels.train], np.int64), len(labels.classes))
-        labels = labels.thinned(read_list(negatives))
-    return run_training(
-        labels,
-        trunk_path,
-        output,
-        options,
-        cache=cache,
-        distil=distil,
-        shares=shares,
-        augmentation=augmentation,
-        progress=progress,
-    )
+    learnt = labels if negatives is None else labels.thinned(read_list(negatives))
+    more: dict[str, Any] = {"cache": cache, "distil": distil, "augmentation": augmentation, "progress": progress}
+    return run_training(learnt, trunk_path, output, options, whole=labels, **more)
 
 
 def run_training(
@@ -113,7 +102,7 @@ def run_training(
     cache: _Path | None = None,
     distil: _Path | None = None,
     known: npt.NDArray[np.float64] | None = None,
-    shares: npt.NDArray[np.float64] | None = None,
+    whole: LabelSet | None = None,
     augmentation: Augmentation | None = None,
     progress: bool = True,
 ) -> BranchReport:
@@ -122,7 +111,8 @@ def run_training(
     Args:
         labels: it is not looked through for leaks.
         known: float64[N, C], logits for the training images to be learned in place of a branch's.
-        shares: float64[C], of the classes where the branch will be used; None: as in the training images.
+        whole: the sub-dataset before it was thinned: probabilities are put right for its classes' shares, and the
+            branch is said to be of it.
         trunk_path, output, options, cache, distil, augmentation, progress: as `train_branch`, and the same errors.
     """
     target = Path(output)
@@ -131,7 +121,7 @@ def run_training(
     folder = target.parent / CACHE if cache is None else Path(cache)
     how = augmentation or Augmentation()
     with torch_threads(options.threads), stop_asked() as stop:
-        run = _Run(trunk, labels, target, options, folder, how, distil, known, shares, stop, progress)
+        run = _Run(trunk, labels, whole or labels, target, options, folder, how, distil, known, stop, progress)
         try:
             run.train()
         except NonFiniteOutput as error:
@@ -151,19 +141,22 @@ class _Run:
         self,
         trunk: Trunk,
         labels: LabelSet,
+        whole: LabelSet,
         target: Path,
         options: BranchOptions,
         folder: Path,
         how: Augmentation,
         distil: _Path | None,
         known: npt.NDArray[np.float64] | None,
-        shares: npt.NDArray[np.float64] | None,
         stop: threading.Event,
         progress: bool,
     ) -> None:
         self._trunk, self._labels, self._target, self._options = trunk, labels, target, options
         self._folder, self._how, self._stop, self._progress = folder, how, stop, progress
-        self._known, self._shares = known, shares
+        self._known = known
+        targets = np.array([image.target for image in whole.train], np.int64)
+        self._shares = true_shares(targets, len(whole.classes))
+        self._digests = tuple(dict.fromkeys((whole.digest, labels.digest)))
         self._candidates = candidates(trunk, labels.label, labels.classes, options)
         self._teacher = None if distil is None else load_teacher(distil, trunk, labels.label, labels.classes)
         self._before = {tap: trunk.fingerprint(tap) for tap in {one.tap for one in self._candidates}}
@@ -241,7 +234,7 @@ class _Run:
         rule = settle(branch, *self._judged(branch, "val", self._val), self._options.threshold)
         if self._test:
             branch.metrics |= figures_on_test(branch, *self._judged(branch, "test", self._test))
-        branch.provenance = Provenance(data=(self._labels.digest,))
+        branch.provenance = Provenance(data=self._digests)
         branch.save(self._target)
         return BranchReport(
             self._target,

@@ -69,7 +69,10 @@ def import_labels(
     whole = len(images)
     if options.per_person is not None:
         images = images.at_most(options.per_person)
-    places, notes = cut_labels(images, questions, options)
+    with stop_asked() as stop:  # SIGTERM too: the caller may have something to clear away
+        places, notes = cut_labels(images, questions, options)
+        if stop.is_set():
+            raise KeyboardInterrupt
     card = _card(images, questions, places, options, licence, notes) | {"images_in_source": whole}
     with stop_asked() as stop, staged(folder) as staging:
         for place in tqdm(places, unit="image", disable=not progress, leave=False):

@@ -35,10 +35,10 @@ def attribute_table(people: Sequence[Mapping[str, Any]], where: str) -> tuple[tu
     """
     columns: dict[str, list[Any]] = {}
     for index, person in enumerate(people):
+        if len(columns.keys() | person.keys()) > MOST_ATTRIBUTES:
+            raise InputError(f"{where}: expected at most {MOST_ATTRIBUTES} attributes, found more")
         for name, value in person.items():
             columns.setdefault(name, [None] * len(people))[index] = value
-        if len(columns) > MOST_ATTRIBUTES:
-            raise InputError(f"{where}: expected at most {MOST_ATTRIBUTES} attributes, found more")
     told: dict[str, Any] = {}
     for name, column in columns.items():
         for attribute, values in _columns(name, column, where):

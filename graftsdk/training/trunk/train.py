@@ -103,8 +103,8 @@ def train_trunk(
     With several `devices` or `nodes` each process trains on its share of every batch, and gradients and statistics of
     BatchNorm are averaged in each step. On each machine the command that called this function is run again for all its
     processes but the first; under torchrun or SLURM, which start them all, it is not. Only the first process of all
-    comes back from here: the others end in it, by SystemExit(0). Ctrl-C and SIGTERM may come to any of them. Tested
-    are processes on CPUs of one machine, not several GPUs or machines.
+    comes back from here: the others end in it, by SystemExit(0). Under torchrun and SLURM Ctrl-C and SIGTERM may
+    come to any of them, else to the first. Tested are processes on CPUs of one machine, not several GPUs or machines.
 
     Args:
         root: folder of the sub-datasets.

@@ -118,6 +118,15 @@ def test_the_share_that_was_drawn_is_put_right(trunk, balance, positive):
     assert softmax(branch_logits(branch, black.features))[0, 1] == pytest.approx(0.2, abs=0.03)
 
 
+def test_the_shares_that_are_told_are_put_right_in_place_of_those_of_the_images(trunk):
+    targets = (np.arange(100) < 50).astype(np.int64)  # half of them, where a thousandth are
+    branch = new(trunk, tap=8)
+    black = Data(_Black(100), targets, None, np.array([0.999, 0.001]))
+    fit_branch(branch, black, black, replace(OPTIONS, epochs=1, learning_rate=1e-9))
+    shift = branch.classifier.bias.detach().numpy()
+    np.testing.assert_allclose(shift[1] - shift[0], np.log(0.001 / 0.999), rtol=1e-3)
+
+
 class _Black:
     def __init__(self, count):
         self.views, self._count = 1, count

@@ -231,10 +231,11 @@ def test_nothing_stays_of_a_cutting_that_ends_early(
 
 
 def test_what_is_drawn_can_be_read(tmp_path: Path) -> None:
-    path = write_scenes(tmp_path / "set", 4, seed=8, size=(120, 160))
+    path = write_scenes(tmp_path / "set", 4, seed=8, size=(288, 384))
     people = [entry for entry in json.loads(path.read_bytes())["annotations"] if not entry["iscrowd"]]
+    people = [entry for entry in people if min(entry["bbox"][2:]) >= 16]
     with cut_scenes(tmp_path / "set", tmp_path / "out") as images:
-        assert 4 <= len(images) <= len(people) and set(ATTRIBUTES) <= set(images.attributes)
+        assert len(images) == len(people) >= 4 and set(ATTRIBUTES) <= set(images.attributes)
         column = images.attributes.index("backpack")
         told = [YES if entry["attributes"]["backpack"] else NO for entry in people]
-        assert len(images) < len(people) or images.values[:, column].tolist() == told
+        assert images.values[:, column].tolist() == told
