@@ -26,7 +26,7 @@ WIDTHS = (
     *("all tap 4", "all tap 4 width 1 distilled"),
     *(f"all tap 4 {width}{how}" for width in SLIM for how in ("", " distilled")),
 )
-TABLE3 = ("11 + GAP", "8 + GAP", "8 + bilinear", "11 + bilinear")
+TABLE3 = ("11 + GAP", "8 + GAP", "8 + bilinear")
 
 
 class Results:
