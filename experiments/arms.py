@@ -43,13 +43,13 @@ def _seeded(seed: int) -> dict[str, TrunkArm]:
     return {
         f"all{end}": TrunkArm(options=options),
         f"objects{end}": TrunkArm((), options=options),
-        **{f"no{group}{end}": TrunkArm(_others(group), options=options) for group in (1, 2, 3)},
         f"multi{end}": TrunkArm(options=options, joint=True),
     }
 
 
 TRUNKS = {
     **_seeded(0),
+    **{f"no{group}": TrunkArm(_others(group)) for group in (1, 2, 3)},
     "random": TrunkArm(options={"steps": 1, "learning_rate": 1e-9}),  # BatchNorm is measured, and that is all
     **{f"four{group}": TrunkArm(GROUPS[group % 3]) for group in (1, 2, 3)},
     "multi12": TrunkArm(options={"seed": 0, "every": 12}, joint=True),  # as many annotations as the sub-datasets have
@@ -57,7 +57,6 @@ TRUNKS = {
     "s160": TrunkArm(size=(160, 80)),
     "s192": TrunkArm(size=(192, 96)),
     **_seeded(1),
-    "s256": TrunkArm(size=(256, 128)),
 }
 
 
@@ -81,17 +80,16 @@ class Arm:
 
     def trunk_of(self, label: str) -> str:
         """The trunk's name for a label."""
-        name, dash, seed = self.trunk.partition("-")
-        if name not in ("no", "four"):
+        if self.trunk not in ("no", "four"):
             return self.trunk
-        return f"{name}{next(index for index, group in enumerate(GROUPS, 1) if label in group)}{dash}{seed}"
+        return f"{self.trunk}{next(index for index, group in enumerate(GROUPS, 1) if label in group)}"
 
 
 ARMS = {
     # Table 2, Figures 4 and 5; new labels: "no" has seen eight other labels, "four" four.
     **{
         f"{trunk} tap 6": Arm(trunk, {"tap": 6})
-        for trunk in ("all", "no", "objects", "random", "multi", "four", "all-s1", "no-s1", "objects-s1", "multi-s1")
+        for trunk in ("all", "no", "objects", "random", "multi", "four", "all-s1", "objects-s1", "multi-s1")
     },
     **{f"{trunk} tap 4": Arm(trunk, {"tap": 4}) for trunk in ("all", "no", "objects")},
     # Grafting, from the head alone to the whole network, and a network of its own from random weights.
@@ -104,7 +102,7 @@ ARMS = {
         for width in (1, 0.5, 0.25)
     },
     # Size of the crop.
-    **{f"{trunk} tap 6": Arm(trunk, {"tap": 6}) for trunk in ("s160", "s192", "s256")},
+    **{f"{trunk} tap 6": Arm(trunk, {"tap": 6}) for trunk in ("s160", "s192")},
     # Table 3, on the paper's backbone. Not "11 + bilinear": the last map has four cells at this size.
     "11 + GAP": Arm("inception", {"tap": 6}),
     "8 + GAP": Arm("inception", {"tap": 6, "until": 8}),

@@ -123,7 +123,7 @@ def costs(results: Results, arms: Sequence[str], whole: str) -> str:
 def sizes(results: Results) -> str:
     rows = []
     first = "all tap 6"
-    for size, arm in (("96x48", first), ("160x80", "s160 tap 6"), ("192x96", "s192 tap 6"), ("256x128", "s256 tap 6")):
+    for size, arm in (("96x48", first), ("160x80", "s160 tap 6"), ("192x96", "s192 tap 6")):
         if results.has(arm):
             own, _, below = results.cost(arm)
             found = results.aucs(arm).values()
