@@ -23,10 +23,10 @@ INSTALLED := $(VENV)/.installed
 
 SANITIZERS := address,undefined,float-cast-overflow thread
 
-.PHONY: demo demo-plan test lint bench segmenter wheel fuzz cpp-test sanitize install clean help
+.PHONY: demo demo-plan test lint bench experiments segmenter wheel fuzz cpp-test sanitize install clean help
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
 demo: $(INSTALLED)  ## people on a drawn scene with their attributes, by examples/demo.plan; saves out/prediction.png
 	@mkdir -p out
@@ -56,6 +56,11 @@ demo-plan: $(INSTALLED)  ## train examples/demo.plan anew on drawn scenes; takes
 	@rm -rf $(BUILD)/demo
 	PATH=$(abspath $(VENV))/bin:$$PATH examples/demo_plan.sh $(BUILD)/demo
 	cp $(BUILD)/demo/demo.plan examples/demo.plan
+
+experiments: $(INSTALLED)  ## the figures of docs/results.md; PETA=its folder OBJECTS=CIFAR-10/train, three hours
+	$(SCRIPT) experiments/peta.py $(PETA) $(BUILD)/peta --objects $(OBJECTS)
+	$(SCRIPT) experiments/tables.py $(BUILD)/peta -o $(BUILD)/tables
+	$(SCRIPT) experiments/occlusion.py -o $(BUILD)/occlusion --train-scenes 2400 --test-scenes 2600 --steps 1500 --seeds 0
 
 segmenter: $(INSTALLED)  ## train the demo segmenter anew; DEVICE=cuda takes minutes, two cores take four hours
 	@rm -rf $(BUILD)/scenes && mkdir -p $(BUILD)/scenes
