@@ -24,7 +24,7 @@ from graftsdk.text import counted, reason
 from graftsdk.training.interrupts import stop_asked
 from graftsdk.training.labels.annotated import AnnotatedSet
 from graftsdk.training.labels.questions import Question
-from graftsdk.training.labels.staging import check_new, scratch
+from graftsdk.training.labels.staging import check_new, put, scratch
 from graftsdk.training.labels.told import attribute_table
 from graftsdk.training.synthetic.dataset import ANNOTATIONS
 
@@ -208,5 +208,5 @@ def _cut(
                         f"{image.shape[0]}"
                     )
                 mask = rle.decode(_runs(person)).astype(bool)
-                path.write_bytes(encode(cut_out(image, np.array(box), mask[None]).pixels, ".png"))
+                put(path, encode(cut_out(image, np.array(box), mask[None]).pixels, ".png"))
                 bar.update()

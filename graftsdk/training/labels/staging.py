@@ -12,7 +12,7 @@ from pathlib import Path
 from graftsdk.errors import InputError
 from graftsdk.text import reason
 
-__all__ = ["check_new", "scratch", "staged"]
+__all__ = ["check_new", "put", "scratch", "staged"]
 
 
 def check_new(folder: Path) -> None:
@@ -44,6 +44,17 @@ def scratch(folder: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def put(path: Path, content: bytes) -> None:
+    """A new file in a `scratch` folder. Nobody sees the folder before it is whole, so that the file need not be.
+
+    Raises:
+        OSError: the name is taken, or the disk is full or fails.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
 
 
 @contextmanager
