@@ -31,6 +31,7 @@ class Graph:
     inputs: Mapping[str, str]  # the graph's input name -> name of the value that is fed to it
     outputs: tuple[str, ...]  # the graph's output names, which are also the values' names
     load: Callable[[], tuple[bytes, Mapping[str, np.ndarray]]]  # ONNX whose big initialisers are external, and those
+    precision: str = "float32"  # what its parts are computed in, where any is not in float32
 
     def __post_init__(self) -> None:
         if re.fullmatch("[0-9a-f]{64}", self.key) is None:

@@ -17,16 +17,25 @@ Layout = Literal["merged", "split"]
 LAYOUTS: tuple[Layout, ...] = ("merged", "split")
 
 
-def partition(joints: Mapping[str, Joint], layout: str) -> tuple[Group, ...]:
+def partition(joints: Mapping[str, Joint], layout: str, forms: Mapping[str, str] | None = None) -> tuple[Group, ...]:
     """The groups of a layout for some labels, in the order in which they run.
 
     `merged` is one group. `split` is each trunk alone, with all taps up to the deepest that is read, then each
     branch alone. A split trunk gives every one of those taps (measured: all ten cost 0.9% over one), so that a new
     label at any of them compiles nothing but its own branch.
 
+    Args:
+        joints: of the labels. layout: "merged" or "split".
+        forms: how parts are computed that are not in float32, see `Manifest.forms`.
+
     Raises:
         InputError: another layout.
     """
+    groups = _groups(joints, layout)
+    return groups if not forms else tuple(group.lowered(forms) for group in groups)
+
+
+def _groups(joints: Mapping[str, Joint], layout: str) -> tuple[Group, ...]:
     if layout == "merged":
         return (merged_group(joints),)
     if layout != "split":
@@ -78,4 +87,5 @@ def _graph(plan: Plan, group: Group) -> Graph:
         inputs=group.inputs,
         outputs=group.outputs,
         load=lambda: externalize(graft_group(plan, group)),
+        precision=group.precision,
     )

@@ -135,7 +135,7 @@ class _OnnxRuntimeEngine(Engine):
             "graph": graph.key,
             "device": self.device,
             "cpu": " ".join(cpu_features()),
-            "precision": "float32",
+            "precision": graph.precision,
             "runtime": runtime.version(),
         }
 

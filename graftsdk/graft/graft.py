@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graftsdk.errors import PlanCorrupt
-from graftsdk.graft.group import CROPS, Group, joints_of, merged_group
+from graftsdk.graft.group import CROPS, FLOATS, Group, joints_of, merged_group
 from graftsdk.graft.prune import prune
 from graftsdk.plan import BranchDocument, Plan, TrunkDocument
 from graftsdk.plan.onnx_part import IR_VERSION, OPSET, check_graph, model_from_part
@@ -33,11 +33,14 @@ def graft_group(plan: Plan, group: Group) -> ir.Model:
     """The graph of one group, see `Group` for its inputs and outputs.
 
     Requires: parts that trees of the plan use. Ensures: every value, node and initialiser is named `<part>/<its name>`,
-    except the input `crops`; only what the outputs need is inside; a branch's nodes stand together.
+    except the input `crops`; only what the outputs need is inside; a branch's nodes stand together. A part in a lower
+    precision keeps the names of the one in float32.
     """
     import onnx_ir as ir
 
     documents = _documents(plan)
+    forms = dict(group.forms)
+    stored = {part: form for part, form in forms.items() if form not in FLOATS}
     crops: ir.Value | None = None
     nodes: list[ir.Node] = []
     initializers: list[ir.Value] = []
@@ -46,7 +49,7 @@ def graft_group(plan: Plan, group: Group) -> ir.Model:
 
     def take(part: str, name: str, outputs: set[str]) -> ir.Value:
         """Move a part's pruned graph in as `name`; its one input value, detached from the graph it came from."""
-        model = model_from_part(plan.parts[part])
+        model = model_from_part(plan.parts[stored.get(part, part)])
         for document in documents[part]:
             check_graph(model, document, f"part {part}")
         scion = model.graph
@@ -90,7 +93,14 @@ def graft_group(plan: Plan, group: Group) -> ir.Model:
         opset_imports={"": OPSET},
         name="graft",
     )
-    return ir.Model(graph, ir_version=IR_VERSION)
+    model = ir.Model(graph, ir_version=IR_VERSION)
+    owners = {**{trunk: trunk for trunk in group.trunks}, **{j.name: j.branch for j in (*group.joints, *group.loose)}}
+    floats = {name: forms[part] for name, part in owners.items() if forms.get(part) in FLOATS}
+    if floats:
+        from graftsdk.graft.floats import lower_floats
+
+        lower_floats(model, floats)
+    return model
 
 
 def _documents(plan: Plan) -> dict[str, list[TrunkDocument | BranchDocument]]:

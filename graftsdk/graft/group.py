@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from graftsdk.errors import InputError
 from graftsdk.plan import Manifest
 from graftsdk.plan.strict_json import dump_json
 
-__all__ = ["CROPS", "Group", "Joint", "joints_of", "merged_group", "scores_name", "scores_names", "tap_name"]
+__all__ = ["CROPS", "FLOATS", "Group", "Joint", "joints_of", "merged_group", "scores_name", "scores_names", "tap_name"]
 
 CROPS = "crops"
+FLOATS = ("fp16", "bf16")  # forms that are a pass over the graph, not a part of their own
 
 
 @dataclass(frozen=True, order=True)
@@ -38,12 +40,15 @@ class Group:
         joints: branches whose trunk is inside.
         taps: (trunk, k) that the group hands out. Only with its trunk inside.
         loose: branches whose trunk is in another group; each reads its tap as an input.
+        forms: how parts inside are computed that are not in float32: (part, "fp16", "bf16" or the name of the INT8
+            part that stands in for it). Inputs and outputs are float32 all the same.
     """
 
     trunks: tuple[str, ...] = ()
     joints: tuple[Joint, ...] = ()
     taps: tuple[tuple[str, int], ...] = ()
     loose: tuple[Joint, ...] = ()
+    forms: tuple[tuple[str, str], ...] = ()
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -64,18 +69,32 @@ class Group:
         taps = (tap_name(trunk, k) for trunk, k in self.taps)
         return (*taps, *(scores_name(joint) for joint in (*self.joints, *self.loose)))
 
+    def lowered(self, forms: Mapping[str, str]) -> Group:
+        """This group with those of its parts that `forms` names computed so; see `Manifest.forms`."""
+        return replace(self, forms=tuple((part, forms[part]) for part in sorted(set(self.parts)) if part in forms))
+
+    @property
+    def precision(self) -> str:
+        """What its parts are lowered to: "fp16", "bf16" or "int8"; "float32" where none is."""
+        kinds = {form if form in FLOATS else "int8" for _, form in self.forms}
+        return "+".join(sorted(kinds)) or "float32"
+
     def key(self, manifest: Manifest) -> str:
         """SHA-256 over the digests of the parts and how they are joined: 64 hex digits; labels play no part in it."""
 
         def digest(name: str) -> str:
             return manifest.parts[name].digest
 
-        content = {
+        content: dict[str, Any] = {
             "trunks": [digest(name) for name in self.trunks],
             "joints": [[digest(joint.trunk), joint.tap, digest(joint.branch), joint.name] for joint in self.joints],
             "taps": [[digest(trunk), k] for trunk, k in self.taps],
             "loose": [[digest(joint.branch), joint.name] for joint in self.loose],
         }
+        if self.forms:
+            content["forms"] = [
+                [digest(part), form if form in FLOATS else digest(form)] for part, form in sorted(self.forms)
+            ]
         return hashlib.sha256(dump_json(content).encode("utf-8")).hexdigest()
 
 

@@ -15,8 +15,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from graftsdk.errors import FingerprintMismatch, InputError, MergeConflict, PlanPathError
+from graftsdk.errors import FingerprintMismatch, InputError, MergeConflict, PlanCorrupt, PlanPathError
 from graftsdk.plan.documents import BranchDocument, TrunkDocument
+from graftsdk.plan.lowered import Lowered
 from graftsdk.plan.manifest import BranchEntry, Event, Manifest, PartInfo, SegmenterInfo, Tree, check_branch_fits
 from graftsdk.plan.part import Part
 from graftsdk.plan.reader import Plan, open_plan
@@ -29,6 +30,7 @@ __all__ = [
     "merge_plans",
     "remove_label",
     "revert_label",
+    "store_lowered",
 ]
 
 _Path = str | os.PathLike[str]
@@ -203,6 +205,8 @@ def merge_plans(first: _Path, second: _Path, output: _Path, *, replace_labels: b
                 events.append(Event("merge", entry.label, when, new.digest, tree.trunk, before, entry))
         segmenter = old.manifest.segmenter or new.manifest.segmenter
         wanted = _referenced(manifest, events, segmenter)
+        lowered = _joined_lowered(manifest, new.manifest, wanted)
+        wanted |= {record.part for records in lowered.values() for record in records.values()}
         _check_digests(manifest, new.manifest.parts, str(second))
         infos = {
             name: info for name, info in new.manifest.parts.items() if name in wanted and name not in manifest.parts
@@ -214,8 +218,57 @@ def merge_plans(first: _Path, second: _Path, output: _Path, *, replace_labels: b
             parts={**manifest.parts, **infos},
             tensors={**manifest.tensors, **tensor_hashes(parts)},
             history=(*manifest.history, *events),
+            lowered=lowered,
         )
         write_plan(output, manifest, parts, base=old)
+
+
+def store_lowered(
+    path: _Path,
+    precision: str,
+    records: Mapping[str, Lowered],
+    parts: Sequence[Part] = (),
+    *,
+    output: _Path | None = None,
+) -> None:
+    """Write down what came of parts at a lower precision, and put INT8 parts beside those in float32.
+
+    Nothing else of the plan changes. An INT8 part that no record names any more is dropped.
+
+    Args:
+        path: the plan. precision: "fp16", "bf16" or "int8".
+        records: part in float32 -> its record; takes the place of one that is there.
+        parts: the INT8 parts that the records name and the plan does not have.
+        output: where to write; None replaces the plan itself.
+
+    Raises:
+        PlanCorrupt: a record that does not fit the plan; nothing is written.
+    """
+    with _editing(path) as plan:
+        manifest = plan.manifest
+        named = {record.part: name for name, record in records.items() if name in manifest.parts}
+        if odd := [part.name for part in parts if part.name not in named]:
+            raise PlanCorrupt(f"{path}: expected parts that a record of the plan's own parts names, found {odd[0]}")
+        infos = {
+            part.name: PartInfo(part.role, part.digest, "int8", manifest.parts[named[part.name]].provenance)
+            for part in parts
+        }
+        _check_digests(manifest, infos, str(path))
+        lowered = {**manifest.lowered, precision: {**manifest.lowered.get(precision, {}), **records}}
+        kept = {record.part for each in lowered.values() for record in each.values()}
+        known = {
+            name: info
+            for name, info in {**manifest.parts, **infos}.items()
+            if info.precision == "float32" or name in kept
+        }
+        tensors = {**manifest.tensors, **tensor_hashes(parts)}
+        manifest = replace(
+            manifest,
+            parts=known,
+            tensors={name: sha256 for name, sha256 in tensors.items() if name.split("/", 1)[0] in known},
+            lowered=lowered,
+        )
+        write_plan(output or path, manifest, parts, base=plan)
 
 
 @contextlib.contextmanager
@@ -323,6 +376,16 @@ def _put(manifest: Manifest, trunk: str, label: str, entry: BranchEntry | None) 
                 branches = (*branches, entry)
         trees.append(replace(tree, branches=branches))
     return replace(manifest, trees=tuple(trees))
+
+
+def _joined_lowered(first: Manifest, second: Manifest, wanted: set[str]) -> dict[str, dict[str, Lowered]]:
+    """The first plan's records, and the second's of the parts that come from it."""
+    found = {precision: dict(records) for precision, records in first.lowered.items()}
+    for precision, records in second.lowered.items():
+        for name, record in records.items():
+            if name in wanted:
+                found.setdefault(precision, {}).setdefault(name, record)
+    return found
 
 
 def _referenced(manifest: Manifest, events: Sequence[Event], segmenter: SegmenterInfo | None) -> set[str]:

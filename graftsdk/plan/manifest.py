@@ -17,6 +17,7 @@ from graftsdk.plan.documents import (
     Provenance,
     TrunkDocument,
 )
+from graftsdk.plan.lowered import Lowered, check_lowered, forms_of, read_lowered
 from graftsdk.plan.strict_json import Fields, dump_json, load_json
 
 __all__ = ["MAX_LABELS", "SCHEMA_VERSION", "BranchEntry", "Event", "Manifest", "PartInfo", "SegmenterInfo", "Tree"]
@@ -57,7 +58,7 @@ class PartInfo:
         found = cls(
             fields.choice("role", ROLES),
             fields.matching("digest", HEX64),
-            fields.choice("precision", ("float32",)),
+            fields.choice("precision", ("float32", "int8")),
             Provenance.from_dict(fields.raw("provenance"), f"{where}.provenance"),
         )
         fields.done()
@@ -259,6 +260,7 @@ class Manifest:
         parts: part name -> PartInfo, for every part in the file (those of taken-back labels too).
         tensors: tensor name -> SHA-256 of its bytes, for every tensor in the file.
         history: what was added, replaced or removed; append-only.
+        lowered: precision -> part in float32 -> what came of it there; see `graftsdk.plan.lowered`.
     """
 
     crop: CropSpec
@@ -267,6 +269,7 @@ class Manifest:
     parts: Mapping[str, PartInfo]
     tensors: Mapping[str, str]
     history: tuple[Event, ...] = ()
+    lowered: Mapping[str, Mapping[str, Lowered]] = field(default_factory=dict)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -281,19 +284,27 @@ class Manifest:
                     return tree, branch
         return None
 
+    def forms(self, precision: str) -> dict[str, str]:
+        """How the parts are computed that are not in float32 at `precision`; see `graftsdk.plan.lowered.forms_of`."""
+        return forms_of(self, precision)
+
     def to_json(self) -> str:
-        """The manifest as it stands in a file."""
-        return dump_json(
-            {
-                "schema": SCHEMA_VERSION,
-                "crop": self.crop.to_dict(),
-                "trees": [tree.to_dict() for tree in self.trees],
-                "segmenter": None if self.segmenter is None else self.segmenter.to_dict(),
-                "parts": {name: info.to_dict() for name, info in self.parts.items()},
-                "tensors": dict(self.tensors),
-                "history": [event.to_dict() for event in self.history],
+        """The manifest as it stands in a file; `lowered` stands there only where something was."""
+        fields: dict[str, Any] = {
+            "schema": SCHEMA_VERSION,
+            "crop": self.crop.to_dict(),
+            "trees": [tree.to_dict() for tree in self.trees],
+            "segmenter": None if self.segmenter is None else self.segmenter.to_dict(),
+            "parts": {name: info.to_dict() for name, info in self.parts.items()},
+            "tensors": dict(self.tensors),
+            "history": [event.to_dict() for event in self.history],
+        }
+        if self.lowered:
+            fields["lowered"] = {
+                precision: {name: record.to_dict() for name, record in records.items()}
+                for precision, records in self.lowered.items()
             }
-        )
+        return dump_json(fields)
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str = "manifest") -> Manifest:
@@ -327,6 +338,7 @@ class Manifest:
             fields.mapping("parts", PartInfo.from_dict, count=(1, MAX_PARTS)),
             fields.mapping("tensors", _digest, count=(1, MAX_TENSORS)),
             fields.items("history", Event.from_dict, count=(0, MAX_EVENTS)),
+            read_lowered(fields.raw("lowered"), f"{where}.lowered") if "lowered" in value else {},
         )
         fields.done()
         check_manifest(manifest, where)
@@ -355,6 +367,7 @@ def check_manifest(manifest: Manifest, where: str = "manifest") -> None:
         _check_tree(manifest, tree, where)
     if manifest.segmenter is not None:
         _check_part(manifest, manifest.segmenter.part, "segmenter", where)
+    check_lowered(manifest, where)
     for event in manifest.history:
         for entry in (event.before, event.after):
             if entry is None:
@@ -401,8 +414,10 @@ def _check_part(manifest: Manifest, name: str, role: str, where: str) -> None:
     info = manifest.parts.get(name)
     if info is None:
         raise PlanCorrupt(f"{where}: part {name} is missing")
-    if info.role != role:
-        raise PlanCorrupt(f"{where}: expected part {name} to be a {role}, found a {info.role}")
+    if info.role != role or info.precision != "float32":
+        raise PlanCorrupt(
+            f"{where}: expected part {name} to be a {role} in float32, found a {info.role} in {info.precision}"
+        )
 
 
 def _digest(value: Any, where: str) -> str:
