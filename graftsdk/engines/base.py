@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from graftsdk.engines.forks import reopen_in_child
 from graftsdk.engines.wiring import Wiring
 from graftsdk.errors import EngineBuildError, EngineClosed, EngineForked, InputError
 
-__all__ = ["Engine", "Graph", "Runner"]
+__all__ = ["Engine", "Graph", "OpenGraph", "Runner"]
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,18 @@ class Graph:
             raise InputError("Graph: expected at least one input and one output")
 
 
-class Runner(Protocol):
-    """One graph, compiled and open. Many threads may call `run` at once."""
+class OpenGraph(Protocol):
+    """One graph, compiled and open: what goes in and what comes out, in the order of its `Graph`."""
 
     @property
     def inputs(self) -> tuple[Port, ...]: ...
 
     @property
     def outputs(self) -> tuple[Port, ...]: ...
+
+
+class Runner(OpenGraph, Protocol):
+    """One graph that runs by itself. Many threads may call `run` at once."""
 
     def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
         """The named outputs; `feeds` are checked already."""
@@ -66,7 +70,7 @@ class Engine(ABC):
         self._wiring = Wiring([(graph.inputs, graph.outputs) for graph in graphs])
         self._max_batch = max_batch
         self._lock = threading.Lock()
-        self._runners: tuple[Runner, ...] | None = None
+        self._runners: tuple[OpenGraph, ...] | None = None
         self._closed = False
         self._forked = False
         self.compiled = False
@@ -74,7 +78,7 @@ class Engine(ABC):
         reopen_in_child(self)
 
     @abstractmethod
-    def _open(self) -> tuple[tuple[Runner, ...], bool]:
+    def _open(self) -> tuple[tuple[OpenGraph, ...], bool]:
         """Every graph, open, and whether one had to be compiled. Called again in a forked child."""
 
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -106,11 +110,15 @@ class Engine(ABC):
         if batch == 0:
             return gather.empty() or self._run_blank(checked, runners, needed, asked, min(fixed, default=1), gather)
         start = 0
-        for size in chunk_sizes(batch, self._max_batch, fixed):
+        for size in self._chunks(batch, fixed):
             part = {name: array[start : start + size] for name, array in checked.items()}
             gather.add(self._run_chunk(part, runners, needed, asked), start, size)
             start += size
         return gather.results
+
+    def _chunks(self, batch: int, fixed: set[int]) -> list[int]:
+        """How `batch` rows are cut; `fixed` are the batch sizes of those graphs that have one of their own."""
+        return chunk_sizes(batch, self._max_batch, fixed)
 
     def close(self) -> None:
         """Let go of the compiled graphs. Runs in flight finish; later ones raise EngineClosed."""
@@ -136,7 +144,7 @@ class Engine(ABC):
             raise InputError(f"outputs: expected some of {_listed(self.outputs)}; found {_listed(unknown)}")
         return tuple(dict.fromkeys(outputs))
 
-    def _current(self) -> tuple[Runner, ...]:
+    def _current(self) -> tuple[OpenGraph, ...]:
         """The open graphs; the caller's hold on them lets its run finish although `close` is called."""
         with self._lock:
             if self._closed:
@@ -150,7 +158,7 @@ class Engine(ABC):
                 self._runners, _ = self._open_checked()
             return self._runners
 
-    def _open_checked(self) -> tuple[tuple[Runner, ...], bool]:
+    def _open_checked(self) -> tuple[tuple[OpenGraph, ...], bool]:
         runners, compiled = self._open()
         self._wiring.check([(runner.inputs, runner.outputs) for runner in runners])
         return runners, compiled
@@ -161,7 +169,7 @@ class Engine(ABC):
         self._forked = True
 
     def _check(
-        self, feeds: Mapping[str, np.ndarray], runners: Sequence[Runner], needed: Sequence[int]
+        self, feeds: Mapping[str, np.ndarray], runners: Sequence[OpenGraph], needed: Sequence[int]
     ) -> dict[str, np.ndarray]:
         wanted = self._wiring.feeds(needed)
         unknown = [name for name in feeds if name not in self._wiring.inputs]
@@ -177,17 +185,20 @@ class Engine(ABC):
     def _run_chunk(
         self,
         values: dict[str, np.ndarray],
-        runners: Sequence[Runner],
+        runners: Sequence[OpenGraph],
         needed: Sequence[int],
         asked: Sequence[str],
     ) -> dict[str, np.ndarray]:
-        """The asked values of one chunk; what a graph hands on is kept until the last graph that needs it."""
+        """The asked values of one chunk; what a graph hands on is kept until the last graph that needs it.
+
+        A runtime whose graphs do not run by themselves, each a `Runner`, has its own.
+        """
         values = dict(values)
         wanted = self._wiring.wanted(needed, asked)
         for index in needed:
             ports = self._wiring.graphs[index].inputs
             names = wanted[index]
-            results = runners[index].run({port: values[value] for port, value in ports.items()}, names)
+            results = cast("Runner", runners[index]).run({port: values[value] for port, value in ports.items()}, names)
             values.update(zip(names, results, strict=True))
             for value in self._wiring.last_use(index, needed, asked):
                 del values[value]
@@ -196,7 +207,7 @@ class Engine(ABC):
     def _run_blank(
         self,
         checked: Mapping[str, np.ndarray],
-        runners: Sequence[Runner],
+        runners: Sequence[OpenGraph],
         needed: Sequence[int],
         asked: Sequence[str],
         size: int,
@@ -211,7 +222,7 @@ class Engine(ABC):
 class _Gather:
     """Puts the chunks' rows together in arrays of our own: the runtime's results may share its memory."""
 
-    def __init__(self, asked: Sequence[str], runners: Sequence[Runner], batch: int) -> None:
+    def __init__(self, asked: Sequence[str], runners: Sequence[OpenGraph], batch: int) -> None:
         ports = {port.name: (port, runner.inputs[0].shape[0]) for runner in runners for port in runner.outputs}
         self._asked = {name: ports[name] for name in asked}
         self._batch = batch
