@@ -35,6 +35,7 @@ from graftsdk.text import one_line
 
 __all__ = ["Predictor"]
 
+Precision = Literal["float32", "fp16", "bf16", "int8"]
 ImageSource = Any  # path, bytes, file object, PIL image or uint8[H, W, 3]: whatever `decode_image` takes
 Masks = npt.NDArray[Any] | BoxMasks
 
@@ -50,7 +51,8 @@ class Predictor:
         device: "cpu", "cuda" (never falls back), or "auto" (cuda where it works, else cpu).
         labels: the labels to compute, in this order; None computes all of the plan, in its order.
         thresholds: label -> threshold of its last class, or class -> threshold. Overrides the plan's, class by class.
-        precision: None or "float32".
+        precision: None or "float32"; "int8" where the plan has INT8 parts (`graftsdk quantize`): parts that did not
+            pass stay in float32; "fp16" and "bf16" on a GPU only.
         layout: "merged", one grafted graph, or "split", trunk and branches apart: `labels=` of a call then saves
             computing, and a new label compiles nothing but its own branch.
         threads: for each stage; None follows the CPUs that this process may use.
@@ -70,15 +72,11 @@ class Predictor:
         device: Literal["auto", "cpu", "cuda"] = "auto",
         labels: Sequence[str] | None = None,
         thresholds: Thresholds | None = None,
-        precision: Literal["float32"] | None = None,
+        precision: Precision | None = None,
         layout: Literal["merged", "split"] = "merged",
         threads: int | None = None,
         min_score: float | None = None,
     ) -> None:
-        if precision not in (None, "float32"):
-            raise EngineIncompatible(
-                f"precision: expected None or 'float32', found {precision!r}; the plan has no other"
-            )
         if min_score is not None:
             min_score = check_fraction("min_score", min_score)
         self._options = {  # copies: the caller may go on with its own
@@ -100,7 +98,8 @@ class Predictor:
             self.labels: tuple[str, ...] = tuple(self._joints)
             self._documents = {label: _document(self.plan, label) for label in self.labels}
             self._thresholds = resolve_thresholds(self._documents, thresholds)
-            graphs = graphs_of(self.plan, partition(self._joints, layout))
+            forms = _forms(self.plan, precision, device)
+            graphs = graphs_of(self.plan, partition(self._joints, layout, forms))
             self._engine: Engine = undo.enter_context(open_engine(graphs, device=device, threads=threads))
             self.device: str = self._engine.device
             self._segmenter: Segmenter | None = None
@@ -371,6 +370,30 @@ def _document(plan: Plan, label: str) -> BranchDocument:
     found = plan.manifest.find(label)
     assert found is not None  # joints_of found it
     return found[1].document
+
+
+def _forms(plan: Plan, precision: Precision | None, device: str) -> dict[str, str]:
+    """How the plan's parts are computed that are not in float32.
+
+    Raises:
+        InputError: no such precision.
+        EngineIncompatible: the plan has no part that may be computed so, or the CPU has no use for it.
+    """
+    if precision is None:
+        return {}
+    forms = plan.manifest.forms(precision)
+    if precision in ("fp16", "bf16") and device == "cpu":
+        raise EngineIncompatible(
+            f"precision: expected 'float32' or 'int8' on device 'cpu', found {precision!r}, which no CPU is faster in"
+        )
+    if precision != "float32" and not forms:
+        tried = plan.manifest.lowered.get(precision)
+        found = "none that passed its label's tolerance (graftsdk info)" if tried else "none"
+        raise EngineIncompatible(
+            f"precision: expected a plan with {precision} parts, found {found}; make them with: "
+            f"graftsdk quantize PLAN --samples FOLDER"
+        )
+    return forms
 
 
 def _is_folder(image: Any) -> bool:

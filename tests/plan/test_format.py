@@ -22,6 +22,7 @@ from graftsdk.errors import PlanCorrupt
 from graftsdk.graft import graft
 from graftsdk.plan import BranchEntry, Event, Manifest, Part, SegmenterInfo, load_plan, open_plan, write_plan
 from graftsdk.plan.edit import create_plan
+from graftsdk.plan.lowered import Lowered
 from graftsdk.plan.writer import tensor_hashes
 
 TESTS = Path(__file__).parents[1]
@@ -65,14 +66,19 @@ def test_every_field_of_a_manifest_stands_in_format_md(tmp_path: Path) -> None:
 
     def names(value: object) -> set[str]:
         if isinstance(value, dict):
-            free = {"tensors", "parts", "thresholds", "metrics", "histogram"}
+            free = {"tensors", "parts", "thresholds", "metrics", "histogram", "lowered"}
             return set(value) | {n for key, item in value.items() if key not in free for n in names(item)}
         return {n for item in value for n in names(item)} if isinstance(value, list) else set()
 
     _, manifest, _ = forge.split(forge.good(tmp_path))
     part = next(iter(manifest["parts"].values()))
     segmenter = SegmenterInfo("0" * 16, "yolo", "images", (64, 64), ("a",), nms="fast", batched=False).to_dict()
-    missing = [name for name in sorted(names(manifest) | names(part) | names(segmenter)) if f"`{name}`" not in text]
+    lowered = Lowered("", True, 0, 0.0, 0.0, 0, None, 0.0).to_dict()
+    missing = [
+        name
+        for name in sorted(names(manifest) | names(part) | names(segmenter) | set(lowered))
+        if f"`{name}`" not in text
+    ]
     assert not missing
 
 
