@@ -11,7 +11,7 @@ import logging
 import re
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -65,7 +65,7 @@ class Library:
     def last_errors(self) -> list[str]:
         """What the library logged as errors since `forget_errors`, each once, without what a missing driver adds."""
         lines = list(dict.fromkeys(self._lines))
-        return [line for line in lines if not _NOISE.search(line)] or lines
+        return [line for line in lines if not _is_noise(line)] or lines
 
     def failure(self, doing: str, advice: str, kind: type[EngineError] = EngineBuildError) -> EngineError:
         """The error for a call that told its failure by its result only; `doing` opens the message, advice ends it."""
@@ -198,8 +198,12 @@ def _library(name: str) -> Library:
         return _found[name]
 
 
-def _numbers(version: str) -> Sequence[int]:
+def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+
+
+def _is_noise(line: str) -> bool:
+    return _NOISE.search(line) is not None and driver_problem() is not None
 
 
 def _make_logger(module: Any, lines: deque[str]) -> Any:
@@ -213,7 +217,7 @@ def _make_logger(module: Any, lines: deque[str]) -> Any:
         severity.VERBOSE: logging.DEBUG,
     }
 
-    class Logger(module.ILogger):  # type: ignore[misc, name-defined]
+    class Logger(module.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             module.ILogger.__init__(self)
 
@@ -224,6 +228,6 @@ def _make_logger(module: Any, lines: deque[str]) -> Any:
                     _log.log(level, "%s", msg)
                 return
             lines.append(" ".join(msg.split()))
-            _log.log(logging.DEBUG if _NOISE.search(msg) else level, "%s", msg)
+            _log.log(logging.DEBUG if _is_noise(msg) else level, "%s", msg)
 
     return Logger()
