@@ -63,6 +63,7 @@ class Predictor:
 
     Attributes:
         labels: those that are computed. plan: the open plan. device: "cpu" or "cuda", what really runs.
+        forms: part -> how it is computed, where not in float32; see `Manifest.forms`.
     """
 
     def __init__(
@@ -98,8 +99,10 @@ class Predictor:
             self.labels: tuple[str, ...] = tuple(self._joints)
             self._documents = {label: _document(self.plan, label) for label in self.labels}
             self._thresholds = resolve_thresholds(self._documents, thresholds)
-            forms = _forms(self.plan, precision, device)
-            graphs = graphs_of(self.plan, partition(self._joints, layout, forms))
+            self.forms = _forms(self.plan, precision, device)
+            if precision in ("fp16", "bf16"):
+                device = "cuda"  # "auto" would fall back to a CPU, which computes them by way of float32
+            graphs = graphs_of(self.plan, partition(self._joints, layout, self.forms))
             self._engine: Engine = undo.enter_context(open_engine(graphs, device=device, threads=threads))
             self.device: str = self._engine.device
             self._segmenter: Segmenter | None = None
@@ -107,6 +110,11 @@ class Predictor:
                 self._segmenter = undo.enter_context(Segmenter.of_plan(self.plan, device=device, threads=threads))
             self._warm_up()
             undo.pop_all()
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """Names of the trunks and branches that its labels need."""
+        return frozenset(part for joint in self._joints.values() for part in (joint.trunk, joint.branch))
 
     @overload
     def predict(

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 
+from graftsdk.cli.engine_options import ENGINE_USAGE, add_engine_options, engine_options
 from graftsdk.cli.labels import chosen_labels
 from graftsdk.cli.output import INTERRUPTED, print_json, print_table, problem
 from graftsdk.cli.sources import find_images
@@ -36,8 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     # Spelled out: argparse would print the options first, where `--images A B` swallows the plan after it.
     parser.usage = (
         "%(prog)s [-h] PLAN [--images SOURCES... | --persons N,N...] [--batch N,N...] [--seconds S]\n"
-        "         [--labels LABEL...] [--device {auto,cpu,cuda}] [--layout {merged,split}]\n"
-        "         [--threads N] [--share-threads] [--json]"
+        "         [--labels LABEL...] [--share-threads] [--json]\n" + ENGINE_USAGE
     )
     parser.add_argument("plan", metavar="PLAN", help="the plan")
     pictures = parser.add_mutually_exclusive_group()
@@ -71,11 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", nargs="+", metavar="LABEL", help="after the plan: compute only these; or --labels=child,gender"
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="cuda never falls back")
-    parser.add_argument(
-        "--layout", choices=("merged", "split"), default="merged", help="one grafted graph, or trunk and branches apart"
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="default: the cores that this process may use")
+    add_engine_options(parser)
     parser.add_argument(
         "--share-threads", action="store_true", help="one thread pool for all sessions (graftsdk.share_threads)"
     )
@@ -95,9 +91,7 @@ def run(args: argparse.Namespace) -> int:
         batches=args.batch,
         seconds=args.seconds,
         labels=chosen_labels(args.labels, args.plan),
-        layout=args.layout,
-        threads=args.threads,
-        device=args.device,
+        **engine_options(args),
         starting=partial(_starting, args.seconds),
     )
     if args.json:
@@ -127,7 +121,8 @@ def _print(found: Bench) -> None:
     machine = found.machine
     print(f"{one_line(found.plan)}: {counted(len(found.labels), 'label')} on {one_line(', '.join(found.trunks))}")
     segmenter = f"segmenter {found.segmenter}" if found.segmenter else "no segmenter"
-    print(f"runs      layout {found.layout}, {segmenter}, float32; ready after {found.ready_s:.2f} s")
+    kept = f" ({counted(found.in_float32, 'part')} in float32)" if found.precision != "float32" else ""
+    print(f"runs      layout {found.layout}, {segmenter}, {found.precision}{kept}; ready after {found.ready_s:.2f} s")
     pool = "one pool for all sessions" if machine.shared else "a pool for each session"
     print(f"device    {machine.device}, {counted(machine.threads, 'thread')}, {pool}")
     print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from graftsdk.cli.engine_options import ENGINE_USAGE, add_engine_options, engine_options
 from graftsdk.cli.output import print_json
 from graftsdk.errors import InputError
 from graftsdk.text import counted, one_line
@@ -25,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "%(prog)s [-h] (PLAN | BRANCH... --trunk TRUNK) --data ROOT [--labels LABEL...]\n"
         "         [--split {train,val,test}] [--by camera] [-o DIR] [--draws N] [--seed N]\n"
-        "         [--device {auto,cpu,cuda}] [--threads N] [--json] [--quiet]"
+        "         [--json] [--quiet]\n" + ENGINE_USAGE
     )
     parser.add_argument("files", metavar="FILE", nargs="+", help="a plan; or branches' checkpoints, with --trunk")
     parser.add_argument("--trunk", metavar="FILE", help="the branches' trunk, a checkpoint; needs torch")
@@ -38,8 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="DIR", help="write evaluation.md, evaluation.csv and pictures there")
     parser.add_argument("--draws", type=int, metavar="N", default=1000, help="of the bootstrap; default 1000, 0: none")
     parser.add_argument("--seed", type=int, metavar="N", default=0, help="of the bootstrap; default 0")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
-    parser.add_argument("--threads", type=int, metavar="N", help="of a plan's engine; default: the cores there are")
+    add_engine_options(parser)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run)
@@ -60,9 +60,8 @@ def run(args: argparse.Namespace) -> int:
         found = evaluate_plan(
             *(args.files[0], args.data, args.labels),
             split=args.split,
-            device=args.device,
-            threads=args.threads,
             progress=bar,
+            **engine_options(args),
         )
     else:
         raise InputError(f"expected one plan, or branches and --trunk, found {len(args.files)} files without --trunk")

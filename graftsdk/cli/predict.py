@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import ExitStack
 
+from graftsdk.cli.engine_options import ENGINE_USAGE, add_engine_options, engine_options
 from graftsdk.cli.formats import Csv, json_lines, told
 from graftsdk.cli.labels import chosen_labels, chosen_thresholds
 from graftsdk.cli.saving import Chosen, check_sheet, picture_paths
@@ -31,8 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "%(prog)s [-h] PLAN SOURCES... [-o DIR] [--sheet FILE] [--json [--masks] | --csv]\n"
         "         [--stride N] [--live | --no-live] [--reduce {1,2,4,8}]\n"
-        "         [--labels LABEL...] [--threshold LABEL=X] [--min-score X]\n"
-        "         [--device {auto,cpu,cuda}] [--layout {merged,split}] [--threads N]"
+        "         [--labels LABEL...] [--threshold LABEL=X] [--min-score X]\n" + ENGINE_USAGE
     )
     parser.add_argument("plan", metavar="PLAN", help="the plan")
     parser.add_argument(
@@ -81,11 +81,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="LABEL=0.7 or LABEL.CLASS=0.6: report from this probability on; may be repeated",
     )
     computed.add_argument("--min-score", type=float, metavar="X", help="least score of a person; default: the plan's")
-    computed.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="cuda never falls back")
-    computed.add_argument(
-        "--layout", choices=("merged", "split"), default="merged", help="one grafted graph, or trunk and branches apart"
-    )
-    computed.add_argument("--threads", type=int, metavar="N", help="default: the cores that this process may use")
+    add_engine_options(computed)
     parser.set_defaults(run=run)
 
 
@@ -117,11 +113,9 @@ def run(args: argparse.Namespace) -> int:
         predictor = stack.enter_context(
             Predictor(
                 args.plan,
-                device=args.device,
                 labels=chosen_labels(args.labels, args.plan),
                 thresholds=chosen_thresholds(args.threshold, args.plan),
-                layout=args.layout,
-                threads=args.threads,
+                **engine_options(args),
                 min_score=args.min_score,
             )
         )

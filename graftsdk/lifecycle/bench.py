@@ -21,7 +21,7 @@ from graftsdk.lifecycle.picture_cases import PictureCase, PictureRow, drawn_case
 from graftsdk.lifecycle.promise import EngineRow, Promise
 from graftsdk.lifecycle.turns import in_turns
 from graftsdk.plan import Plan
-from graftsdk.predictor import Predictor
+from graftsdk.predictor import Precision, Predictor
 from graftsdk.preprocess import golden_crops
 
 __all__ = ["Bench", "Machine", "bench_plan"]
@@ -57,6 +57,7 @@ class Bench:
 
     Attributes:
         plan: its path. labels: those computed. layout: "merged" or "split".
+        precision: as asked for; in_float32: of its parts that run, how many are in float32 all the same.
         trunks: architecture and crop of each trunk that runs. segmenter: its family, or None.
         networks: cost of a crop in whole networks, by multiply-adds. macs: those.
         ready_s: until the predictor was ready.
@@ -70,6 +71,8 @@ class Bench:
     plan: str
     labels: tuple[str, ...]
     layout: str
+    precision: str
+    in_float32: int
     trunks: tuple[str, ...]
     segmenter: str | None
     networks: float
@@ -104,6 +107,7 @@ def bench_plan(
     seconds: float = 20.0,
     labels: Sequence[str] | None = None,
     layout: Literal["merged", "split"] = "merged",
+    precision: Precision | None = None,
     threads: int | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     starting: Callable[[int, Mapping[str, str]], object] = lambda cases, unreadable: None,
@@ -119,7 +123,7 @@ def bench_plan(
         persons: in the drawn pictures, a row each.
         batches: crops that the engine takes at once, a row each.
         seconds: for all cases together; longer where `LEAST_RUNS` runs of each take longer.
-        labels, layout, threads, device: see Predictor.
+        labels, layout, precision, threads, device: see Predictor. The whole trunks run in the same precision.
         starting: called with the number of cases and what `Bench.unreadable` will be, once measuring begins.
 
     Raises:
@@ -134,12 +138,13 @@ def bench_plan(
                 device=device,
                 labels=labels,
                 layout=layout,
+                precision=precision,
                 threads=threads,
                 min_score=FINDS_NOBODY if pictures is None else None,
             )
         )
         ready = time.perf_counter() - started
-        promise = Promise(predictor.plan, predictor.labels)
+        promise = Promise(predictor.plan, predictor.labels, predictor.forms)
         trunks = stack.enter_context(promise.open(predictor.device, threads))
         unreadable: dict[str, str] = {}
         if pictures is None:
@@ -165,6 +170,8 @@ def bench_plan(
             plan=str(source),
             labels=predictor.labels,
             layout=layout,
+            precision=precision or "float32",
+            in_float32=len(predictor.parts - predictor.forms.keys()),
             trunks=promise.trunks,
             segmenter=_segmenter(predictor.plan),
             networks=promise.networks,

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from graftsdk.errors import FingerprintMismatch, InputError
 from graftsdk.plan import BranchDocument, CropSpec, open_plan
-from graftsdk.predictor import Predictor
+from graftsdk.predictor import Precision, Predictor
 from graftsdk.preprocess import read_crop
 from graftsdk.text import listed
 from graftsdk.training.evaluation import Judged
@@ -55,6 +55,8 @@ def evaluate_plan(
     *,
     split: _Split = "test",
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    layout: Literal["merged", "split"] = "merged",
+    precision: Precision | None = None,
     threads: int | None = None,
     progress: bool = False,
 ) -> Evaluated:
@@ -64,12 +66,19 @@ def evaluate_plan(
         root: folder of sub-datasets, see `graftsdk.training.labels`.
         labels: which; None takes those of the plan that have a sub-dataset there.
         split: "train", "val" or "test".
-        device, threads: as for `Predictor`.
+        device, layout, precision, threads: as for `Predictor`.
 
     Raises:
         InputError: no such label or split, or an image that cannot be used. PlanError, EngineError: as `Predictor`.
     """
-    with Predictor(plan, device=device, threads=threads, labels=_chosen(labels, root, plan)) as predictor:
+    with Predictor(
+        plan,
+        device=device,
+        layout=layout,
+        precision=precision,
+        threads=threads,
+        labels=_chosen(labels, root, plan),
+    ) as predictor:
         manifest = predictor.plan.manifest
         documents = {}
         for label in predictor.labels:

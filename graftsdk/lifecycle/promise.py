@@ -45,13 +45,14 @@ class Promise:
 
     Args:
         plan: an open plan. labels: those that are computed.
+        forms: how parts are computed that are not in float32, see `Manifest.forms`; the whole trunks too.
 
     Attributes:
         trunks: architecture and crop of each trunk that runs. macs: multiply-adds of a crop.
         values: trunk part -> name of the value behind its last block.
     """
 
-    def __init__(self, plan: Plan, labels: Sequence[str]) -> None:
+    def __init__(self, plan: Plan, labels: Sequence[str], forms: Mapping[str, str] | None = None) -> None:
         self._plan = plan
         self._networks: dict[str, float] = {}  # trunk part -> cost of what runs on it, in whole ones of it
         self._groups: list[Group] = []
@@ -67,7 +68,7 @@ class Promise:
                 self.macs += cost.macs
                 self._networks[tree.trunk] = cost.networks
                 last = (tree.trunk, tree.document.blocks)
-                self._groups.append(Group(trunks=(tree.trunk,), taps=(last,)))
+                self._groups.append(Group(trunks=(tree.trunk,), taps=(last,)).lowered(forms or {}))
                 self.values[tree.trunk] = tap_name(*last)
         self.trunks = tuple(names)
 

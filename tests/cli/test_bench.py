@@ -77,7 +77,7 @@ def test_pictures_fit_a_terminal(segmenter: str | None, capsys: pytest.CaptureFi
     )
     machine = bench.Machine("CPU", ("avx",), 2, 0.0, "cpu", 2, False, {"numpy": "2"})
     found = bench.Bench(
-        machine, "e.plan", ("hat",), "merged", ("toy 32x32",), segmenter, 1.5, 10**6, 0.1, False,
+        machine, "e.plan", ("hat",), "merged", "int8", 1, ("toy 32x32",), segmenter, 1.5, 10**6, 0.1, False,
         (EngineRow(1, fast, 0.5, 0.5, 1.0),), rows, 0, {}, 20.0, 20.04, False,
     )  # fmt: skip
     _print(found)
@@ -87,6 +87,7 @@ def test_pictures_fit_a_terminal(segmenter: str | None, capsys: pytest.CaptureFi
     assert "12345x16384, 300 persons" in out
     assert ("\n  3 runs, 100% segment" in out) is (segmenter is not None)
     assert "\n  1.5 persons in each " in out
+    assert ", int8 (1 part in float32); ready" in out
     assert "measured  20.0 s" in out and "asked for" not in out
 
 

@@ -1,0 +1,31 @@
+"""The options that say on what, how and in which precision a plan's engine runs; the same for every command."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from graftsdk.plan.lowered import PRECISIONS
+
+__all__ = ["ENGINE_USAGE", "add_engine_options", "engine_options"]
+
+ENGINE_USAGE = (
+    "         [--device {auto,cpu,cuda}] [--layout {merged,split}]\n"
+    "         [--precision {float32,fp16,bf16,int8}] [--threads N]"
+)
+
+
+def add_engine_options(parser: Any) -> None:
+    """Add them to a parser or a group of one; `engine_options` reads them."""
+    add = parser.add_argument
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="cuda never falls back")
+    add(
+        "--layout", choices=("merged", "split"), default="merged", help="one grafted graph, or trunk and branches apart"
+    )
+    add("--precision", choices=PRECISIONS, help="int8: see graftsdk quantize; fp16, bf16: GPU only; default: float32")
+    add("--threads", type=int, metavar="N", help="default: the cores that this process may use")
+
+
+def engine_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What was said, as keyword arguments of `Predictor`."""
+    return {name: getattr(args, name) for name in ("device", "layout", "precision", "threads")}
