@@ -1,4 +1,7 @@
-"""Checkpoints -> ONNX parts -> plan. Importing this package loads nothing heavy; its names need `[export]`."""
+"""Checkpoints -> ONNX parts -> plan -> TensorRT engines. Importing this package loads nothing heavy.
+
+Everything but `build_engine` needs torch, the extra `[export]`.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,20 @@ from typing import TYPE_CHECKING, Any
 from graftsdk.errors import MissingDependency
 
 if TYPE_CHECKING:
+    from graftsdk.export.build import BuildReport, build_engine
     from graftsdk.export.plan import ExportReport, export_branch, export_parts, export_plan, export_trunk
 
-__all__ = ["ExportReport", "export_branch", "export_parts", "export_plan", "export_trunk"]
+__all__ = [
+    "BuildReport",
+    "ExportReport",
+    "build_engine",
+    "export_branch",
+    "export_parts",
+    "export_plan",
+    "export_trunk",
+]
 
+_BUILDING = ("BuildReport", "build_engine")
 _EXTRA = ("torch", "torchvision", "onnxscript")
 
 
@@ -19,7 +32,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'graftsdk.export' has no attribute {name!r}")
     try:
-        value = getattr(import_module("graftsdk.export.plan"), name)
+        home = "build" if name in _BUILDING else "plan"
+        value = getattr(import_module(f"graftsdk.export.{home}"), name)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRA:

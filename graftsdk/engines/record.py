@@ -34,6 +34,8 @@ __all__ = [
     "check_engine_file",
     "engine_name",
     "open_engine_file",
+    "port_dict",
+    "read_port",
     "read_record",
     "record_of",
     "write_record",
@@ -125,8 +127,8 @@ class EngineRecord:
             "precision": self.precision,
             "batches": list(self.batches),
             "profiles": [[each.least, each.best, each.most] for each in self.profiles],
-            "inputs": [_port_dict(port) for port in self.inputs],
-            "outputs": [_port_dict(port) for port in self.outputs],
+            "inputs": [port_dict(port) for port in self.inputs],
+            "outputs": [port_dict(port) for port in self.outputs],
             "file": self.file,
             "size": self.size,
             "sha256": self.sha256,
@@ -161,8 +163,8 @@ class EngineRecord:
             precision=fields.choice("precision", PRECISIONS),
             batches=fields.integers("batches", 1, 1024, count=(1, 64)),
             profiles=fields.items("profiles", _read_profile, count=(0, 64)),
-            inputs=fields.items("inputs", _read_port, count=(1, _MOST)),
-            outputs=fields.items("outputs", _read_port, count=(1, _MOST)),
+            inputs=fields.items("inputs", read_port, count=(1, _MOST)),
+            outputs=fields.items("outputs", read_port, count=(1, _MOST)),
             file=fields.matching("file", "[a-z0-9-]{1,80}[.]engine"),
             size=fields.integer("size", 1, 1 << 42),
             sha256=fields.matching("sha256", _HEX64),
@@ -269,11 +271,13 @@ def _open_regular(where: Path, wanted: str, *, ours: bool = False) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def _port_dict(port: Port) -> dict[str, Any]:
+def port_dict(port: Port) -> dict[str, Any]:
+    """A port as JSON types."""
     return {"name": port.name, "dtype": port.dtype.name, "shape": list(port.shape)}
 
 
-def _read_port(value: Any, where: str) -> Port:
+def read_port(value: Any, where: str) -> Port:
+    """What `port_dict` gave. Raises PlanCorrupt."""
     fields = Fields(value, where)
     name, dtype = fields.text("name"), fields.choice("dtype", _DTYPES)
     shape = fields.items("shape", _read_side, count=(0, 8))
