@@ -1,13 +1,16 @@
-"""`graftsdk info`: what a plan, part or checkpoint holds, and what each label costs."""
+"""`graftsdk info`: what a plan, part, checkpoint or engine holds, and what each label costs."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from graftsdk.cli.engines import print_engine, print_engines
 from graftsdk.cli.output import megabytes, print_json, print_table
 from graftsdk.errors import InputError
 from graftsdk.lifecycle.description import describe_cost, describe_part, describe_plan
+from graftsdk.lifecycle.engine_files import find_engines, holds_engines
 from graftsdk.lifecycle.inspection import PartFile, open_file
 from graftsdk.lifecycle.timing import time_plan
 from graftsdk.plan import Plan
@@ -20,10 +23,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = (
         "Show what a plan holds: labels with their classes and thresholds, trunk, crop, segmenter, licences. "
-        "Also shows an exported part (.onnx) or a checkpoint (.safetensors)."
+        "Also shows an exported part (.onnx), a checkpoint (.safetensors), and engines that graftsdk build made: one "
+        "(.engine, or the record .json beside it) or a folder of them, each compared with its record."
     )
-    parser.epilog = "example:\n  graftsdk info engine.plan --cost"
-    parser.add_argument("plan", metavar="PLAN", help="a plan, an exported part or a checkpoint")
+    parser.epilog = "examples:\n  graftsdk info engine.plan --cost\n  graftsdk info engine.engines/"
+    parser.add_argument(
+        "plan", metavar="PLAN", help="a plan, an exported part, a checkpoint, an engine or their folder"
+    )
     parser.add_argument(
         "--cost",
         action="store_true",
@@ -36,7 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print it; always 0."""
+    """Print it; 0, or 1 where an engine is not what its record says."""
+    if holds_engines(args.plan):
+        return _engines(args)
     found = open_file(args.plan)
     if isinstance(found, PartFile):
         if args.cost:
@@ -58,6 +66,20 @@ def run(args: argparse.Namespace) -> int:
     if args.cost:
         _print_cost(described["cost"])
     return 0
+
+
+def _engines(args: argparse.Namespace) -> int:
+    if args.cost:
+        raise InputError(f"{args.plan}: expected a plan for --cost, found engines")
+    found = find_engines(args.plan)
+    if args.json:
+        described = [each.to_dict() for each in found]
+        print_json(described if Path(args.plan).is_dir() else described[0])
+    elif Path(args.plan).is_dir():
+        print_engines(found)
+    else:
+        print_engine(found[0])
+    return int(any(each.problem is not None for each in found))
 
 
 def _cost(plan: Plan, args: argparse.Namespace) -> dict[str, Any]:
