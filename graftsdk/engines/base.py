@@ -106,7 +106,7 @@ class Engine(ABC):
         checked = self._check(feeds, runners, needed)
         batch = batch_of(checked)
         fixed = {size for index in needed for size in [runners[index].inputs[0].shape[0]] if size is not None}
-        gather = _Gather(asked, [runners[index] for index in needed], batch)
+        gather = Gather(asked, [runners[index] for index in needed], batch)
         if batch == 0:
             return gather.empty() or self._run_blank(checked, runners, needed, asked, min(fixed, default=1), gather)
         start = 0
@@ -211,7 +211,7 @@ class Engine(ABC):
         needed: Sequence[int],
         asked: Sequence[str],
         size: int,
-        gather: _Gather,
+        gather: Gather,
     ) -> dict[str, np.ndarray]:
         """Results without rows where the graph does not say the sizes of its outputs: run zeros, keep no row."""
         blank = {name: np.zeros((size, *array.shape[1:]), array.dtype) for name, array in checked.items()}
@@ -219,7 +219,7 @@ class Engine(ABC):
         return {name: value[:0].copy() if gather.has_rows(name) else value.copy() for name, value in values.items()}
 
 
-class _Gather:
+class Gather:
     """Puts the chunks' rows together in arrays of our own: the runtime's results may share its memory."""
 
     def __init__(self, asked: Sequence[str], runners: Sequence[OpenGraph], batch: int) -> None:

@@ -7,25 +7,11 @@ Rows that do not fill a bucket are padded; what the padding gives is thrown away
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from graftsdk.engines.record import Profile
 from graftsdk.errors import EngineIncompatible, InputError
 
 __all__ = ["Profile", "bucket_sizes", "profile_for", "smallest_bucket"]
-
-
-@dataclass(frozen=True)
-class Profile:
-    """One optimisation profile of an engine: the batch sizes it admits, and the one it was tuned for."""
-
-    index: int
-    least: int
-    best: int
-    most: int
-
-    def admits(self, size: int) -> bool:
-        """Whether a batch of `size` rows can be run under this profile."""
-        return self.least <= size <= self.most
 
 
 def bucket_sizes(graphs: Sequence[Sequence[Profile]], asked: Iterable[int] | None = None) -> tuple[int, ...]:
@@ -39,15 +25,15 @@ def bucket_sizes(graphs: Sequence[Sequence[Profile]], asked: Iterable[int] | Non
         InputError: a size that is asked for is no positive integer, or none is asked for.
         EngineIncompatible: a size that is asked for does not fit, or the graphs have none in common.
     """
-    own = {size for profiles in graphs for profile in profiles for size in (profile.best, profile.most)}
-    fitting = {size for size in own if _fits(size, graphs)}
     if asked is None:
+        own = {size for profiles in graphs for profile in profiles for size in (profile.best, profile.most)}
+        fitting = sorted(size for size in own if _fits(size, graphs))
         if not fitting:
             raise EngineIncompatible(
                 f"batch: expected engines with a batch size in common, found {_shown(graphs)}; build them again with "
                 f"one --batch"
             )
-        return tuple(sorted(fitting))
+        return tuple(fitting)
     wanted = tuple(asked)
     if not wanted or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in wanted):
         raise InputError(f"buckets: expected positive integers, found {wanted!r:.80}")
@@ -65,14 +51,16 @@ def smallest_bucket(rows: int, sizes: Sequence[int]) -> int:
     return next((size for size in sizes if size >= rows), sizes[-1])
 
 
-def profile_for(profiles: Sequence[Profile], size: int) -> Profile:
-    """The profile to run `size` rows under: one tuned for just that, else the narrowest that admits it."""
-    fitting = [profile for profile in profiles if profile.admits(size)]
-    return min(fitting, key=lambda profile: (profile.best != size, profile.most - profile.least, profile.index))
+def profile_for(profiles: Sequence[Profile], size: int) -> int:
+    """Index of the profile to run `size` rows under: one tuned for just that, else the narrowest that admits it."""
+    fitting = [index for index, profile in enumerate(profiles) if profile.least <= size <= profile.most]
+    return min(
+        fitting, key=lambda index: (profiles[index].best != size, profiles[index].most - profiles[index].least, index)
+    )
 
 
 def _fits(size: int, graphs: Sequence[Sequence[Profile]]) -> bool:
-    return all(any(profile.admits(size) for profile in profiles) for profiles in graphs)
+    return all(any(profile.least <= size <= profile.most for profile in profiles) for profiles in graphs)
 
 
 def _shown(graphs: Sequence[Sequence[Profile]]) -> str:

@@ -1,0 +1,155 @@
+"""Where runs of device engines happen: a lane is a stream and the buckets that it was asked for.
+
+A lane is used by one thread at a time; a pool lends them out, as many as threads run at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from graftsdk.engines.cuda import Device, Event, Stream
+from graftsdk.engines.device_bucket import Bucket
+from graftsdk.engines.tensorrt_graph import DeviceGraph
+from graftsdk.engines.wiring import Wiring
+from graftsdk.errors import EngineClosed, EngineError, EngineOutOfMemory
+
+__all__ = ["Lane", "LanePool", "Options"]
+
+_log = logging.getLogger("graftsdk")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How lanes run.
+
+    Attributes:
+        capture: run from captured CUDA graphs where the device can.
+        aux_streams: give engines that were built for streams beside the main one such streams, shared in the lane.
+        lanes: most lanes at once; further threads wait for one.
+    """
+
+    capture: bool = True
+    aux_streams: bool = True
+    lanes: int = 8
+
+
+class Lane:
+    """A stream of its own, and the buckets that were needed so far. One thread at a time.
+
+    Attributes:
+        stream: on which everything runs. aux: handles of the streams beside it. ready: an event for other streams.
+    """
+
+    def __init__(self, device: Device, graphs: Sequence[DeviceGraph], wiring: Wiring, options: Options) -> None:
+        self._device, self._graphs, self._wiring, self._options = device, graphs, wiring, options
+        self.stream: Stream = device.stream()
+        self.ready: Event = device.event()
+        count = max(graph.aux_streams for graph in graphs) if options.aux_streams else 0
+        self._aux = [device.stream() for _ in range(count)]
+        self.aux = [stream.handle for stream in self._aux]
+        self._buckets: dict[int, Bucket] = {}
+
+    def bucket(self, size: int) -> Bucket:
+        """The bucket of `size`, made at its first use.
+
+        Raises:
+            EngineOutOfMemory: the device has not enough memory for it.
+        """
+        if size not in self._buckets:
+            self._buckets[size] = Bucket(
+                self._device, self._graphs, self._wiring, size, self.stream, self.aux, capture=self._options.capture
+            )
+        return self._buckets[size]
+
+    def empty(self) -> None:
+        """Give back all memory; the lane stays usable."""
+        self.stream.sync()
+        for bucket in self._buckets.values():
+            bucket.close()
+        self._buckets.clear()
+
+    def close(self) -> None:
+        """Give everything back."""
+        try:
+            self.empty()
+        except EngineError as error:  # its work failed, which somebody was told already
+            _log.debug("a lane is dropped: %s", error)
+            self._buckets.clear()
+        for stream in (self.stream, *self._aux):
+            stream.close()
+        self.ready.close()
+
+
+class LanePool:
+    """The lanes of an engine. Safe to use from many threads."""
+
+    def __init__(self, device: Device, graphs: Sequence[DeviceGraph], wiring: Wiring, options: Options) -> None:
+        self._device, self._graphs, self._wiring, self._options = device, tuple(graphs), wiring, options
+        self._changed = threading.Condition()
+        self._idle: list[Lane] = []
+        self._lent = 0
+        self._closed = False
+
+    @contextmanager
+    def lane(self) -> Iterator[Lane]:
+        """A lane for this thread alone, the one that was used last where there is one.
+
+        After an error other than EngineOutOfMemory it is not used again: what its stream did is unknown.
+        """
+        lane = self._take()
+        sound = False
+        try:
+            yield lane
+            sound = True
+        except EngineOutOfMemory:
+            lane.empty()
+            sound = True
+            raise
+        finally:
+            self._put(lane, sound)
+
+    def trim(self) -> None:
+        """Give back the memory of the lanes that nobody uses."""
+        with self._changed:
+            idle, self._idle = self._idle, []
+        for lane in idle:
+            lane.close()
+
+    def close(self) -> None:
+        """Give back every lane: the idle ones now, others when their runs end."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self.trim()
+
+    def _take(self) -> Lane:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._idle or self._lent < self._options.lanes)
+            if self._closed:
+                raise EngineClosed("expected an open engine or predictor, found one after close(); open another")
+            self._lent += 1
+            if self._idle:
+                return self._idle.pop()
+        try:
+            return Lane(self._device, self._graphs, self._wiring, self._options)
+        except BaseException:
+            self._returned(None)
+            raise
+
+    def _put(self, lane: Lane, sound: bool) -> None:
+        if not self._returned(lane if sound else None):
+            lane.close()
+
+    def _returned(self, lane: Lane | None) -> bool:
+        """Whether the lane is kept for the next thread."""
+        with self._changed:
+            self._lent -= 1
+            kept = lane is not None and not self._closed
+            if kept:
+                self._idle.append(lane)  # type: ignore[arg-type]
+            self._changed.notify()
+            return kept

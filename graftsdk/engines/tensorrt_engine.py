@@ -1,0 +1,154 @@
+"""Grafted graphs on TensorRT: engines that were built ahead, run on a device at a few batch sizes.
+
+A batch is put into the smallest bucket that holds it; larger ones are cut by the largest. All graphs of a layout run
+on one stream, one after another: a trunk's taps lie where its branches read them, and the outputs that were asked
+for come back in one copy. Tested on a stand-in for library and device; not run on a GPU.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from graftsdk.engines.base import Engine, Gather, Graph, OpenGraph
+from graftsdk.engines.buckets import bucket_sizes, smallest_bucket
+from graftsdk.engines.cuda import Device
+from graftsdk.engines.exits import in_flight
+from graftsdk.engines.feeds import chunk_sizes
+from graftsdk.engines.forks import leak_in_child
+from graftsdk.engines.lanes import Lane, LanePool, Options
+from graftsdk.engines.tensorrt import Library
+from graftsdk.engines.tensorrt_graph import DeviceGraph
+from graftsdk.errors import EngineOutOfMemory, InputError
+
+__all__ = ["TensorRTEngine"]
+
+_log = logging.getLogger("graftsdk")
+
+
+class TensorRTEngine(Engine):
+    """Engines of the TensorRT family, run in order; see `base.Engine`.
+
+    Args:
+        graphs: what was compiled, in the order in which it runs.
+        contents: each graph's engine, serialised. **Engines are code**: see `trust`.
+        library: the library that built them. device: where they run; it stays open as long as the engine is.
+        buckets: batch sizes to run at; None takes those that the engines were tuned for.
+        options: how to run.
+
+    Raises:
+        EngineIncompatible: an engine of another version, GPU, runtime or graph, or batch sizes that do not fit.
+        EngineOutOfMemory: the device has not enough memory for the engines.
+
+    Attributes:
+        buckets: the batch sizes, ascending.
+    """
+
+    def __init__(
+        self,
+        graphs: Sequence[Graph],
+        contents: Sequence[bytes | memoryview],
+        *,
+        library: Library,
+        device: Device,
+        buckets: Iterable[int] | None = None,
+        options: Options = Options(),  # noqa: B008 - frozen
+    ) -> None:
+        if len(graphs) != len(contents):
+            raise InputError(f"engines: expected one for each of {len(graphs)} graphs, found {len(contents)}")
+        self._graphs, self._contents = tuple(graphs), list(contents)
+        self._library, self._device, self._options = library, device, options
+        self._asked_buckets = None if buckets is None else tuple(buckets)
+        super().__init__(graphs, device="cuda", max_batch=1)
+        self._contents.clear()  # the device has them now
+        self._max_batch = self.buckets[-1]
+
+    def warm_up(self, outputs: Sequence[str] | None = None) -> None:
+        """Run every bucket twice with zeros, so that no caller waits for its contexts, kernels and captured graph.
+
+        Args:
+            outputs: those that callers will ask for; None for all.
+        """
+        asked, runners = self._asked(outputs), self._current()
+        fed = self._wiring.feeds(self._wiring.needed(asked))
+        ports = {name: runners[index].inputs[position] for name, (index, position) in fed.items()}
+        for size in self.buckets:
+            feeds = {
+                name: np.zeros((size, *(side or 1 for side in port.shape[1:])), port.dtype)
+                for name, port in ports.items()
+            }
+            for _ in range(2):
+                self.run(feeds, asked)
+
+    def close(self) -> None:
+        """Let go of engines and device memory. Runs in flight finish; later ones raise EngineClosed."""
+        super().close()
+        self._lanes.close()
+
+    def _open(self) -> tuple[tuple[OpenGraph, ...], bool]:
+        with in_flight(), self._device.active():
+            opened = [
+                DeviceGraph(self._library, content, graph)
+                for content, graph in zip(self._contents, self._graphs, strict=True)
+            ]
+        self.buckets = bucket_sizes([graph.profiles for graph in opened], self._asked_buckets)
+        self._lanes = LanePool(self._device, opened, self._wiring, self._options)
+        for each in (*opened, self._lanes):
+            leak_in_child(each)
+        return tuple(opened), False
+
+    def _chunks(self, batch: int, fixed: set[int]) -> list[int]:
+        if fixed:
+            return chunk_sizes(batch, self._max_batch, fixed)
+        most = self.buckets[-1]
+        return [most] * (batch // most) + [batch % most] * (batch % most > 0)
+
+    def _run_chunk(
+        self,
+        values: dict[str, np.ndarray],
+        runners: Sequence[OpenGraph],
+        needed: Sequence[int],
+        asked: Sequence[str],
+    ) -> dict[str, np.ndarray]:
+        """The asked values of one chunk; where the device is out of memory, of parts of it, in smaller buckets."""
+        rows = len(next(iter(values.values())))
+        size = smallest_bucket(rows, self.buckets)
+        problem = ""
+        try:
+            return self._run_bucket(values, size, needed, asked)
+        except EngineOutOfMemory as error:
+            problem = str(error)  # and not the error itself, whose frames keep alive what has to go
+        smaller = [bucket for bucket in self.buckets if bucket < size]
+        self._lanes.trim()
+        if not smaller:
+            raise EngineOutOfMemory(problem)
+        size = smaller[-1]
+        _log.warning("a batch of %d is run in parts of %d: %s", rows, size, problem)
+        gather = Gather(asked, [runners[index] for index in needed], rows)
+        for start in range(0, rows, size):
+            part = {name: array[start : start + size] for name, array in values.items()}
+            count = min(size, rows - start)
+            gather.add(self._run_bucket(part, size, needed, asked), start, count)
+        return gather.results
+
+    def _run_bucket(
+        self, values: Mapping[str, np.ndarray], size: int, needed: Sequence[int], asked: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        with in_flight(), self._device.active(), self._lanes.lane() as lane:
+            rows = self._feed(lane, values, size)
+            bucket = lane.bucket(size)
+            bucket.run(needed, asked)
+            lane.stream.sync()
+            return bucket.fetch(asked, rows)
+
+    def _feed(self, lane: Lane, values: Mapping[str, np.ndarray], size: int) -> int:
+        """Enqueue the copies of what is fed; how many rows there are."""
+        bucket = lane.bucket(size)
+        rows = 0
+        for name, array in values.items():
+            rows = len(array)
+            np.copyto(bucket.staging(name, rows), array)
+            bucket.upload(name, rows)
+        return rows

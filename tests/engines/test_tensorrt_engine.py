@@ -1,0 +1,440 @@
+"""Engines of the TensorRT family run on a device: buckets, lanes, one copy back, captured graphs, memory that ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from engine_graphs import (
+    BRANCHES,
+    branch_model,
+    crops,
+    graph,
+    merged_model,
+    model,
+    reference,
+    segmenter_model,
+    trunk_model,
+    value,
+)
+from fake_tensorrt import FakeTensorRT, engine_bytes
+from onnx import helper
+
+from graftsdk.engines import Graph, tensorrt
+from graftsdk.engines.buckets import Profile, bucket_sizes, profile_for, smallest_bucket
+from graftsdk.engines.cuda.host import HostDevice
+from graftsdk.engines.lanes import Options
+from graftsdk.engines.tensorrt import Library
+from graftsdk.engines.tensorrt_engine import TensorRTEngine
+from graftsdk.errors import (
+    EngineClosed,
+    EngineError,
+    EngineIncompatible,
+    EngineOutOfMemory,
+    InputError,
+    ShapeError,
+)
+
+NAMES = ["a/scores", "b/scores"]
+PROFILES = ((1, 1, 1), (1, 2, 2), (1, 4, 4))
+
+
+class Machine:
+    """A host device, the stand-in for the library on it, and engines of both layouts."""
+
+    def __init__(self, *, memory: int = 1 << 28, rtx: bool = False, can_capture: bool = True) -> None:
+        self.device = HostDevice(memory=memory)
+        self.device.can_capture = can_capture
+        self.fake = FakeTensorRT(self.device, rtx=rtx)
+        lines: Any = []
+        self.library = Library("tensorrt_rtx" if rtx else "tensorrt", self.fake.__version__, self.fake, None, lines)
+        self.library.logger = tensorrt._make_logger(self.fake, lines)
+
+    def open(
+        self, models: Sequence[tuple[onnx.ModelProto, dict[str, str] | None]], profiles: Any = PROFILES, **options: Any
+    ) -> TensorRTEngine:
+        aux = options.pop("aux_streams_built", 0)
+        graphs = [graph(found, inputs) for found, inputs in models]
+        contents = [engine_bytes(found, profiles, aux_streams=aux) for found, _ in models]
+        return TensorRTEngine(graphs, contents, library=self.library, device=self.device, **options)
+
+    def split(self, **options: Any) -> TensorRTEngine:
+        return self.open(
+            [(trunk_model(), None), *((branch_model(n, t), {f"{n}/tap": t}) for n, t in BRANCHES.items())], **options
+        )
+
+    def merged(self, **options: Any) -> TensorRTEngine:
+        return self.open([(merged_model(BRANCHES), None)], **options)
+
+    def copies(self) -> list[tuple[str, int]]:
+        """(kind, bytes) of every copy that is enqueued from now on."""
+        found: list[tuple[str, int]] = []
+        original = self.device._memcpy
+
+        def memcpy(kind: str, dst: int, src: int, nbytes: int, stream: Any, host: object) -> None:
+            found.append((kind, nbytes))
+            original(kind, dst, src, nbytes, stream, host)
+
+        self.device._memcpy = memcpy  # type: ignore[method-assign]
+        return found
+
+
+@pytest.fixture(autouse=True)
+def _driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt, "driver_problem", lambda: None)
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    made = Machine()
+    yield made
+    assert made.fake.wrong == []
+
+
+@cache
+def expected(count: int, seed: int = 0) -> list[np.ndarray]:
+    return reference(merged_model(BRANCHES), {"crops": crops(count, seed)})
+
+
+@pytest.mark.parametrize("layout", ["merged", "split"])
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_scores_agree_with_the_reference(layout: str, count: int, machine: Machine) -> None:
+    with getattr(machine, layout)() as engine:
+        for seed in range(4):  # run, captured, launched, launched again on other numbers
+            found = engine.run({"crops": crops(count, seed)}, NAMES)
+            for name, wanted in zip(NAMES, expected(count, seed), strict=True):
+                np.testing.assert_allclose(found[name], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_go_into_the_smallest_bucket_that_holds_them(machine: Machine) -> None:
+    with machine.merged() as engine:
+        assert engine.buckets == (1, 2, 4)
+        for count, buckets in ((1, [1]), (2, [2]), (3, [4]), (4, [4]), (5, [4, 1]), (11, [4, 4, 4])):
+            machine.fake.runs.clear()
+            assert engine.run({"crops": crops(count)})["a/scores"].shape == (count, 2)
+            assert [rows for _, rows in machine.fake.runs] == buckets
+
+
+def test_only_the_graphs_that_are_needed_run(machine: Machine) -> None:
+    with machine.split() as engine:
+        for asked, ran in ((["b/scores"], 2), (["t/tap_1"], 1), (NAMES, 3), ([], 0)):
+            for _ in range(3):
+                machine.fake.runs.clear()
+                found = engine.run({"crops": crops(2)}, asked)
+                assert list(found) == asked and len(machine.fake.runs) == ran
+
+
+def test_taps_do_not_leave_the_device_and_scores_come_in_one_copy(machine: Machine) -> None:
+    with machine.split() as engine:
+        copies = machine.copies()
+        for captured in (False, True):
+            copies.clear()
+            engine.run({"crops": crops(4)}, NAMES)
+            assert copies == [("h2d", 4 * 3 * 12 * 12 * 4), ("d2h", 256 + 4 * 2 * 4)], captured
+        copies.clear()
+        engine.run({"crops": crops(4)}, NAMES)
+        assert [kind for kind, _ in copies] == ["h2d"]  # the other one is in the captured graph
+        engine.run({"crops": crops(3)}, ["a/scores"])
+        assert copies[1:] == [("h2d", 3 * 3 * 12 * 12 * 4), ("d2h", 4 * 2 * 4)]
+
+
+def test_taps_come_when_they_are_asked_for(machine: Machine) -> None:
+    taps = reference(trunk_model(), {"crops": crops(3)})
+    with machine.split() as engine:
+        for _ in range(3):
+            found = engine.run({"crops": crops(3)})
+            assert list(found) == ["t/tap_1", "t/tap_2", *NAMES] == list(engine.outputs)
+            np.testing.assert_allclose(found["t/tap_1"], taps[0], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(found["t/tap_2"], taps[1], rtol=1e-5, atol=1e-5)
+
+
+def test_one_graph_holds_trunk_and_branches(machine: Machine) -> None:
+    with machine.split() as engine:
+        engine.warm_up()
+        before = machine.fake.executed
+        engine.run({"crops": crops(4)})
+        assert machine.fake.executed == before  # launched, not enqueued
+        engine.run({"crops": crops(4)}, NAMES)
+        engine.run({"crops": crops(4)}, NAMES)
+        assert machine.fake.executed == before + 6  # warm-up and capture of another set of outputs
+        engine.run({"crops": crops(4)}, NAMES)
+        assert machine.fake.executed == before + 6
+
+
+@pytest.mark.parametrize("how", ["device", "option"])
+def test_without_capture_everything_is_enqueued(how: str) -> None:
+    machine = Machine(can_capture=how != "device")
+    with machine.split(options=Options(capture=how != "option")) as engine:
+        for seed in range(3):
+            found = engine.run({"crops": crops(2, seed)}, NAMES)
+            np.testing.assert_allclose(found["b/scores"], expected(2, seed)[1], rtol=1e-5, atol=1e-6)
+    assert machine.fake.executed == 9 and machine.fake.wrong == []
+
+
+def test_an_engine_that_cannot_be_captured(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    with machine.merged() as engine:
+        machine.fake.refuses_capture = True
+        for seed in range(3):
+            found = engine.run({"crops": crops(2, seed)})
+            np.testing.assert_allclose(found["b/scores"], expected(2, seed)[1], rtol=1e-5, atol=1e-6)
+    (said,) = [record.message for record in caplog.records if record.name == "graftsdk"]
+    assert "CUDA graphs are off for batches of 2" in said and "not permitted" in said
+
+
+def test_rtx_compiles_for_a_shape_at_once_and_leaves_graphs_to_us() -> None:
+    machine = Machine(rtx=True)
+    with machine.split() as engine:
+        for seed in range(3):
+            found = engine.run({"crops": crops(3, seed)}, NAMES)
+            np.testing.assert_allclose(found["a/scores"], expected(3, seed)[0], rtol=1e-5, atol=1e-6)
+    assert machine.fake.wrong == []
+
+
+def test_streams_beside_the_main_one(machine: Machine) -> None:
+    with machine.merged(aux_streams_built=2) as engine:
+        engine.run({"crops": crops(1)})
+    with machine.merged(aux_streams_built=2, options=Options(aux_streams=False)) as engine:
+        engine.run({"crops": crops(1)})
+    assert machine.fake.aux_given == [2, 0]
+
+
+def test_eight_threads_give_what_one_gives(machine: Machine) -> None:
+    feeds = [crops(1 + seed % 5, seed) for seed in range(20)]
+    with machine.split(options=Options(lanes=3)) as engine:
+
+        def work(order: int) -> list[bytes]:
+            return [b"".join(a.tobytes() for a in engine.run({"crops": feed}, NAMES).values()) for feed in feeds]
+
+        serial = work(0)
+        with ThreadPoolExecutor(8) as pool:
+            assert all(found == serial for found in pool.map(work, range(8)))
+        # three buckets and three graphs in each of at most three lanes
+        assert machine.fake.open_contexts <= 27
+
+
+def test_results_belong_to_the_caller(machine: Machine) -> None:
+    with machine.split() as engine:
+        kept = [engine.run({"crops": crops(4)}, NAMES) for _ in range(4)]
+        copies = [{name: array.copy() for name, array in result.items()} for result in kept]
+        kept[0]["a/scores"][:] = -1
+        engine.run({"crops": crops(4, 9)}, NAMES)
+    for result, copy in zip(kept[1:], copies[1:], strict=True):
+        for name, array in result.items():
+            assert array.flags.owndata and array.flags.writeable
+            assert array.tobytes() == copy[name].tobytes()
+
+
+def test_no_rows_in_no_rows_out(machine: Machine) -> None:
+    with machine.split() as engine:
+        found = engine.run({"crops": crops(0)})
+    assert {name: array.shape for name, array in found.items()}["t/tap_1"] == (0, 16, 12, 12)
+    assert machine.fake.executed == 0
+
+
+def test_a_segmenter_has_a_batch_of_its_own(machine: Machine) -> None:
+    frames = np.random.default_rng(0).standard_normal((3, 3, 4, 4)).astype(np.float32)
+    with machine.open([(segmenter_model(1), None)], profiles=()) as engine:
+        for _ in range(3):
+            found = engine.run({"frames": frames})
+            np.testing.assert_array_equal(found["rows"], np.maximum(frames, 0))
+            assert found["priors"].shape == (5, 4)
+    with machine.open([(segmenter_model(2), None)], profiles=()) as engine, pytest.raises(ShapeError, match="own 2"):
+        engine.run({"frames": frames})
+
+
+# ------------------------------------------------------------------------------------------- memory that ends
+
+
+def test_out_of_memory_splits_the_batch_once(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    machine.fake.most_rows = 2
+    with machine.split() as engine:
+        found = engine.run({"crops": crops(7)}, NAMES)
+        np.testing.assert_allclose(found["a/scores"], expected(7)[0], rtol=1e-5, atol=1e-6)
+        assert [rows for names, rows in machine.fake.runs if names == ("a/scores",)] == [2, 2, 2, 2]
+    assert "a batch of 4 is run in parts of 2" in caplog.text
+
+
+def test_then_it_is_an_error_and_the_engine_stays_usable(machine: Machine) -> None:
+    with machine.merged() as engine:
+        machine.fake.most_rows = 1
+        with pytest.raises(EngineOutOfMemory, match="out of memory"):
+            engine.run({"crops": crops(4)})
+        assert engine.run({"crops": crops(1)})["a/scores"].shape == (1, 2)
+        machine.fake.most_rows = 0
+        with pytest.raises(EngineOutOfMemory):
+            engine.run({"crops": crops(1)})
+        machine.fake.most_rows = None
+        np.testing.assert_allclose(engine.run({"crops": crops(4)})["a/scores"], expected(4)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_memory_of_lanes_that_nobody_uses_is_given_back() -> None:
+    """Two lanes hold buckets; the device then has no room for the next one but theirs."""
+    machine = Machine(memory=1 << 20)
+    with machine.merged() as engine:
+        with engine._lanes.lane() as one, engine._lanes.lane() as two:
+            for lane in (one, two):
+                lane.bucket(2)
+        held = machine.device.live_bytes
+        room = machine.device.memory.total - machine.device.memory.used
+        filler = machine.device.alloc(room - 256)
+        assert engine.run({"crops": crops(4)})["a/scores"].shape == (4, 2)
+        assert machine.device.live_bytes - filler.nbytes < held
+        filler.close()
+
+
+def test_a_device_that_is_too_small() -> None:
+    machine = Machine(memory=10_000)
+    with machine.split() as engine, pytest.raises(EngineOutOfMemory):
+        engine.run({"crops": crops(1)})
+    assert machine.device.live_buffers == 0
+    assert machine.fake.open_contexts == 0
+
+
+def test_no_context_can_be_made(machine: Machine) -> None:
+    with machine.split() as engine:
+        machine.fake.contexts_left = 2
+        with pytest.raises(EngineOutOfMemory, match="making an execution context"):
+            engine.run({"crops": crops(1)})
+        machine.fake.contexts_left = None
+        engine.run({"crops": crops(1)})
+
+
+# ------------------------------------------------------------------------------------------------- lifetimes
+
+
+def test_close_gives_everything_back(machine: Machine) -> None:
+    engine = machine.split()
+    engine.warm_up()
+    assert machine.device.live_buffers > 0
+    engine.close()
+    engine.close()
+    assert machine.device.live_buffers == 0 and machine.fake.open_contexts == 0
+    with pytest.raises(EngineClosed, match="open another"):
+        engine.run({"crops": crops(1)})
+
+
+def test_close_with_runs_in_flight(machine: Machine) -> None:
+    wanted = expected(4)[0]
+    engine = machine.split(options=Options(lanes=2))
+    outcomes: list[str] = []
+    started = threading.Barrier(5)
+
+    def work() -> None:
+        started.wait()
+        try:
+            while True:
+                found = engine.run({"crops": crops(4)})["a/scores"]
+                outcomes.append("right" if np.allclose(found, wanted, rtol=1e-5, atol=1e-6) else "wrong")
+        except EngineClosed:
+            outcomes.append("closed")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    started.wait()
+    while "right" not in outcomes:
+        pass
+    engine.close()
+    for thread in threads:
+        thread.join(30)
+    assert outcomes.count("closed") == 4 and "wrong" not in outcomes
+    assert machine.device.live_buffers == 0
+
+
+def test_a_lane_whose_work_failed_is_not_used_again(machine: Machine) -> None:
+    with machine.merged() as engine:
+        engine.run({"crops": crops(1)})
+        machine.fake.breaks = 1
+        with pytest.raises(EngineError, match="an illegal memory access"):
+            engine.run({"crops": crops(1)})
+        np.testing.assert_allclose(engine.run({"crops": crops(2)})["a/scores"], expected(2)[0], rtol=1e-5, atol=1e-6)
+
+
+# -------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("feeds", "error", "text"),
+    [
+        ({}, InputError, "missing 'crops'"),
+        ({"crops": crops(1)[:, :2]}, ShapeError, r"float32\[n, 3, 12, 12\]"),
+        ({"crops": crops(1).astype(np.float64)}, InputError, "found dtype <f8"),
+    ],
+)
+def test_feeds_that_are_refused(feeds: Any, error: type[Exception], text: str, machine: Machine) -> None:
+    with machine.merged() as engine, pytest.raises(error, match=text):
+        engine.run(feeds)
+
+
+def test_an_engine_of_another_graph(machine: Machine) -> None:
+    content = engine_bytes(trunk_model(), PROFILES)
+    with pytest.raises(EngineIncompatible, match="built from another plan"):
+        TensorRTEngine([graph(merged_model(BRANCHES))], [content], library=machine.library, device=machine.device)
+
+
+def test_an_engine_of_another_version(machine: Machine) -> None:
+    content = engine_bytes(trunk_model(), PROFILES, version="11.3.0")
+    with pytest.raises(EngineIncompatible, match=r"version tag 11.3.0 does not match.*build it again"):
+        TensorRTEngine([graph(trunk_model())], [content], library=machine.library, device=machine.device)
+
+
+def test_without_a_driver(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt, "driver_problem", lambda: "no NVIDIA driver")
+    with pytest.raises(EngineIncompatible, match="no NVIDIA driver"):
+        machine.merged()
+
+
+def test_shapes_that_do_not_follow_from_the_batch(machine: Machine) -> None:
+    found = model([helper.make_node("NonZero", ["x"], ["places"])], [value("x", "n", 2)], [], [])
+    found.graph.output.append(helper.make_tensor_value_info("places", onnx.TensorProto.INT64, [2, "m"]))
+    made = Graph("0" * 64, {"x": "x"}, ("places",), lambda: (b"", {}))
+    content = engine_bytes(found, PROFILES)
+    machine.fake.free_sides = True
+    with (
+        TensorRTEngine([made], [content], library=machine.library, device=machine.device) as engine,
+        pytest.raises(EngineIncompatible, match=r"found \['places'\] free"),
+    ):
+        engine.run({"x": np.ones((2, 2), np.float32)})
+
+
+def test_buckets_that_are_asked_for(machine: Machine) -> None:
+    with machine.merged(buckets=[3]) as engine:
+        engine.run({"crops": crops(7)})
+        assert [rows for _, rows in machine.fake.runs] == [3, 3, 3]
+    with pytest.raises(EngineIncompatible, match=r"found \[5\].*--batch 5"):
+        machine.merged(buckets=[5])
+    with pytest.raises(InputError, match="positive integers"):
+        machine.merged(buckets=[0])
+
+
+WIDE = [Profile(1, 8, 32)]
+
+
+@pytest.mark.parametrize(
+    ("graphs", "expected"),
+    [
+        ([WIDE], (8, 32)),
+        ([[Profile(1, 1, 1), Profile(1, 8, 8), Profile(9, 32, 32)]], (1, 8, 32)),
+        ([WIDE, [Profile(1, 4, 8)]], (4, 8)),
+        ([WIDE, [Profile(2, 2, 2)]], (2,)),
+    ],
+)
+def test_the_sizes_that_all_graphs_admit(graphs: list[list[Profile]], expected: tuple[int, ...]) -> None:
+    assert bucket_sizes(graphs) == expected
+
+
+def test_graphs_without_a_size_in_common() -> None:
+    with pytest.raises(EngineIncompatible, match="1 to 32; 64 to 64.*one --batch"):
+        bucket_sizes([WIDE, [Profile(64, 64, 64)]])
+
+
+def test_the_profile_for_a_size() -> None:
+    profiles = [Profile(1, 8, 32), Profile(1, 4, 4), Profile(1, 2, 8)]
+    assert [profile_for(profiles, size) for size in (1, 2, 4, 8, 32)] == [1, 2, 1, 0, 0]
+    assert [smallest_bucket(rows, (1, 8, 32)) for rows in (1, 2, 8, 9, 99)] == [1, 8, 8, 32, 32]
