@@ -9,40 +9,36 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from graftsdk.arguments import whole_number
-from graftsdk.engines.driver import driver_problem, gpu_capabilities
-from graftsdk.engines.layout import partition
+from graftsdk.engines.driver import driver_problem
 from graftsdk.engines.record import (
-    ENGINE,
     RECORD,
     EngineRecord,
     Profile,
     check_engine_file,
-    engine_name,
     read_port,
     read_record,
     write_record,
 )
-from graftsdk.engines.tensorrt import Library, capability_number, find_library
-from graftsdk.errors import EngineBuildError, EngineIncompatible, InputError, PlanError, PlanPathError
-from graftsdk.export.build_child import Item, Job
+from graftsdk.engines.tensorrt import find_library
+from graftsdk.engines.trust import built_here, remember_built
+from graftsdk.errors import EngineBuildError, InputError, PlanError, PlanPathError
+from graftsdk.export.build_child import Job
 from graftsdk.export.building import Child
+from graftsdk.export.engine_list import check_batches, check_targets, item_of, wanted_engines
 from graftsdk.files import atomic_write
-from graftsdk.graft import Group, joints_of
-from graftsdk.graft.group import FLOATS
-from graftsdk.plan import Manifest, Plan, open_plan
-from graftsdk.text import counted, listed, reason
+from graftsdk.graft import joints_of
+from graftsdk.plan import Plan, open_plan
+from graftsdk.text import counted, reason
 
 __all__ = ["BuildReport", "build_engine"]
 
 _Path = str | os.PathLike[str]
-_MOST_BATCH = 1024
 
 _log = logging.getLogger("graftsdk")
 
@@ -98,7 +94,7 @@ def build_engine(
         precision: "float32", "fp16", "bf16" or "int8", for the parts that may be lowered; see `Manifest.forms`. The
             segmenter is built in float32.
         layout: "merged" or "split".
-        batches: the sizes that will be fed, 1..1024.
+        batches: the sizes of crops that will be fed, 1..1024; a segmenter is fed one image at a time.
         labels: None for all.
         segmenter: whether the plan's segmenter is built too, if it has one.
         output: the folder, made where it is missing; None for `<plan's name>.engines` beside the plan.
@@ -113,8 +109,8 @@ def build_engine(
     """
     started = time.monotonic()
     library = find_library(runtime)
-    sizes = _batches(batches)
-    wanted = _targets(library, targets)
+    sizes = check_batches(batches)
+    wanted = check_targets(library, targets)
     with contextlib.ExitStack() as stack:
         opened = plan if isinstance(plan, Plan) else stack.enter_context(open_plan(plan))
         if opened.path is None:
@@ -133,136 +129,17 @@ def build_engine(
             level=logging.getLogger("graftsdk.tensorrt").getEffectiveLevel(),
             layers=driver_problem() is None,
         )
-        records = _wanted(opened.manifest, job, segmenter)
+        records = wanted_engines(opened.manifest, job, segmenter=segmenter)
         folder = Path(output) if output is not None else opened.path.with_name(f"{opened.path.stem}.engines")
         stack.enter_context(_folder(folder))
         done = {record.name: found for record in records if (found := _stored(record, folder)) is not None}
         missing = [record for record in records if record.name not in done]
         if missing:
-            job = replace(job, items=tuple(_item(record, opened.manifest) for record in missing))
+            job = replace(job, items=tuple(item_of(record, opened.manifest) for record in missing))
             for record in _build(job, missing, folder, progress):
                 done[record.name] = record
     kept = tuple(record.name for record in records if record not in missing)
     return BuildReport(folder, tuple(done[record.name] for record in records), kept, time.monotonic() - started)
-
-
-def _batches(batches: Sequence[int]) -> tuple[int, ...]:
-    if isinstance(batches, str) or not isinstance(batches, Sequence) or not batches:
-        raise InputError(f"batches: expected sizes like (1, 8, 32), found {batches!r:.80}")
-    return tuple(sorted({whole_number("batches", each, 1, _MOST_BATCH) for each in batches}))
-
-
-def _targets(library: Library, asked: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(asked, str):
-        raise InputError(
-            f"targets: expected a list of compute capabilities, found the text {asked!r}: write [{asked!r}]"
-        )
-    name = f"{library.name} {library.version}"
-    here, known = gpu_capabilities(), library.targets
-    wanted = tuple(sorted(set(asked or here), key=capability_number))
-    if not wanted:
-        raise InputError(
-            f"targets: expected compute capabilities, as --for 8.9, found none, and no GPU here to take it from; "
-            f"{name} builds for {', '.join(known) or 'the GPU of its own machine only'}"
-        )
-    if not known:
-        trouble = driver_problem()
-        if trouble is not None or set(wanted) - set(here):
-            raise EngineIncompatible(
-                f"{name} builds for the GPU of its own machine only ({trouble or ', '.join(here)}), found "
-                f"{', '.join(wanted)}; build there, or with runtime tensorrt-rtx"
-            )
-    unknown = [target for target in wanted if known and target not in known]
-    if unknown:
-        raise EngineIncompatible(
-            f"compute capability {', '.join(unknown)}: expected one of {', '.join(known)}, which is what {name} builds "
-            f"for; GPUs of other kinds run the plan on ONNX Runtime (device='cuda')"
-        )
-    return wanted
-
-
-def _wanted(manifest: Manifest, job: Job, segmenter: bool) -> list[EngineRecord]:
-    """What is to be there at the end, without what only a build tells."""
-    found = []
-    forms = manifest.forms(job.precision)
-    groups = partition(joints_of(manifest, job.labels), job.layout, forms) if job.labels else ()
-    if job.precision != "float32" and not any(group.forms for group in groups):
-        raise InputError(
-            f"precision {job.precision}: expected a plan with parts that may be computed so, found none that passed; "
-            f"graftsdk quantize makes and judges them"
-        )
-    for group in groups:
-        role = "merged" if job.layout == "merged" else "trunk" if group.trunks else "branch"
-        found.append(_unbuilt(role, group.key(manifest), job, _labels(group, manifest), _parts(group, manifest)))
-    info = manifest.segmenter
-    if segmenter and info is not None:
-        digest = manifest.parts[info.part].digest
-        job = replace(job, precision="float32")
-        found.append(_unbuilt("segmenter", digest, job, (), {info.part: (digest, "float32")}))
-    if not found:
-        raise InputError("the plan has neither labels nor a segmenter to build; graftsdk plan add adds labels")
-    return found
-
-
-def _unbuilt(
-    role: str, key: str, job: Job, labels: tuple[str, ...], parts: Mapping[str, tuple[str, str]]
-) -> EngineRecord:
-    return EngineRecord(
-        role=role,
-        graph=key,
-        plan=job.digest,
-        labels=labels,
-        parts=parts,
-        runtime=job.runtime,
-        version=job.version,
-        targets=job.targets,
-        precision=job.precision,
-        batches=job.batches,
-        profiles=(),
-        inputs=(),
-        outputs=(),
-        file=f"{engine_name(role, key)}{ENGINE}",
-        size=0,
-        sha256="",
-        seconds=0.0,
-        peak_bytes=0,
-        when="",
-    )
-
-
-def _labels(group: Group, manifest: Manifest) -> tuple[str, ...]:
-    """The labels whose scores the group gives."""
-    inside = {joint.branch for joint in (*group.joints, *group.loose)}
-    return tuple(branch.label for tree in manifest.trees for branch in tree.branches if branch.part in inside)
-
-
-def _parts(group: Group, manifest: Manifest) -> dict[str, tuple[str, str]]:
-    """Part -> digest of what is computed, and its precision."""
-    forms = dict(group.forms)
-    found = {}
-    for part in group.parts:
-        form = forms.get(part, "float32")
-        stored = part if form in (*FLOATS, "float32") else form
-        found[part] = (manifest.parts[stored].digest, form if stored == part else "int8")
-    return found
-
-
-def _item(record: EngineRecord, manifest: Manifest) -> Item:
-    """What the child is told: whose part is whose, for its messages."""
-    owners: dict[str, str] = {}
-    several = len(manifest.trees) > 1
-    for tree in manifest.trees:
-        owners[tree.trunk] = f"the trunk {tree.trunk}" if several else "the trunk"
-    labels: dict[str, list[str]] = {}
-    for tree in manifest.trees:
-        for branch in tree.branches:
-            for name in (branch.part, f"{branch.part}.{branch.document.trunk_fingerprint[:16]}"):
-                if branch.label in record.labels:
-                    labels.setdefault(name, []).append(branch.label)
-    for name, those in labels.items():
-        owners[name] = f"label {listed(dict.fromkeys(those))}"
-    subject = {"merged": "the merged engine", "trunk": "the trunk", "segmenter": "the segmenter"}.get(record.role)
-    return Item(record.graph, owners, subject or f"label {listed(record.labels)}")
 
 
 def _stored(wanted: EngineRecord, folder: Path) -> EngineRecord | None:
@@ -283,10 +160,21 @@ def _stored(wanted: EngineRecord, folder: Path) -> EngineRecord | None:
                 )
                 return None
         check_engine_file(found, folder / found.file)
+        if not built_here(found):
+            _log.info("%s is built again: it was not built here, and would not be run", wanted.name)
+            return None
     except PlanError as error:
         _log.warning("%s is built again: %s", wanted.name, error)
         return None
     return found
+
+
+def _remember(record: EngineRecord) -> None:
+    """So that the engine is trusted later; where that fails it serves those who say that they trust it."""
+    try:
+        remember_built(record)
+    except (PlanError, OSError) as error:
+        _log.warning("%s will be run with trust_engines=True only: %s", record.name, error)
 
 
 def _build(job: Job, records: Sequence[EngineRecord], folder: Path, progress: bool) -> Iterator[EngineRecord]:
@@ -303,6 +191,7 @@ def _build(job: Job, records: Sequence[EngineRecord], folder: Path, progress: bo
         for index, record in enumerate(records):
             child.what = f"{record.name}, {index + 1} of {len(records)}"
             done = _receive(child, frames, record, folder, show)
+            _remember(done)  # before the record: an engine with a record that nobody remembers would be kept, not run
             write_record(done, folder)
             _log.info(
                 "%s: %.1f MB in %.1f s, %.0f MB of memory at most",
@@ -320,6 +209,7 @@ def _receive(
     digest, size, what = hashlib.sha256(), 0, child.what
     path = folder / record.file
     with atomic_write(path) as out:
+        os.fchmod(out.fileno(), 0o644)  # whatever the umask says: what others can write is not run
         for frame in frames:
             if frame["kind"] == "phase":
                 what = f"{child.what}: {frame['name']}"
@@ -361,7 +251,7 @@ def _folder(folder: Path) -> Iterator[None]:
     made = False
     try:
         if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)  # what others can write to is not run
             made = True
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:

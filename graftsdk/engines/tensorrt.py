@@ -30,7 +30,10 @@ __all__ = ["RUNTIMES", "Library", "capability_number", "find_library", "problem"
 
 RUNTIMES = ("tensorrt", "tensorrt_rtx")  # the first that is installed is taken
 FLOORS = {"tensorrt": (11, 4), "tensorrt_rtx": (1, 7)}
-_INSTALL = {"tensorrt": "pip install 'graftsdk[tensorrt]'", "tensorrt_rtx": "pip install 'graftsdk[tensorrt-rtx]'"}
+_INSTALL = {
+    "tensorrt": "pip install 'graftsdk[tensorrt]', which fetches from NVIDIA's own index",
+    "tensorrt_rtx": "pip install 'graftsdk[tensorrt-rtx]'",
+}
 _KEPT = 32  # lines of the logger
 _SHOWN = 4  # of them in a message
 # What every failed call says where there is no driver, behind the line that tells what failed.
@@ -152,8 +155,8 @@ def find_library(runtime: str | None = None) -> Library:
     if too_old is not None:
         raise too_old
     raise MissingDependency(
-        f"expected the package tensorrt or tensorrt-rtx, found neither; {_INSTALL['tensorrt_rtx']} (from the package "
-        f"index) or {_INSTALL['tensorrt']} (from NVIDIA's)"
+        f"expected the package tensorrt or tensorrt-rtx, found neither; {_INSTALL['tensorrt_rtx']}, or "
+        f"{_INSTALL['tensorrt']}"
     )
 
 
