@@ -9,11 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graftsdk.engines.cuda.interop import DeviceArray, as_device_array
+    from graftsdk.engines.cuda.probe import device_problem, open_device
     from graftsdk.engines.cuda.protocol import Device
     from graftsdk.engines.cuda.resources import DeviceBuffer, DeviceSpan, Event, Graph, HostBuffer, Module, Stream
 
 __all__ = [
     "Device",
+    "DeviceArray",
     "DeviceBuffer",
     "DeviceSpan",
     "Event",
@@ -21,10 +24,14 @@ __all__ = [
     "HostBuffer",
     "Module",
     "Stream",
+    "as_device_array",
+    "device_problem",
+    "open_device",
 ]
 
 _HOMES = {
     "Device": "protocol",
+    "DeviceArray": "interop",
     "DeviceBuffer": "resources",
     "DeviceSpan": "resources",
     "Event": "resources",
@@ -32,6 +39,9 @@ _HOMES = {
     "HostBuffer": "resources",
     "Module": "resources",
     "Stream": "resources",
+    "as_device_array": "interop",
+    "device_problem": "probe",
+    "open_device": "probe",
 }
 
 

@@ -252,7 +252,8 @@ def _c_value(value: np.generic) -> Any:
     Raises:
         InputError: float16, which C has no type for here.
     """
+    dtype: Any = value.dtype
     try:
-        return np.ctypeslib.as_ctypes_type(value.dtype)(value.item())
+        return np.ctypeslib.as_ctypes_type(dtype)(value.item())
     except NotImplementedError as error:
         raise InputError(f"kernel argument: expected a type that C has, found {value.dtype}; pass its bits") from error

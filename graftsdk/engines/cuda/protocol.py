@@ -317,6 +317,10 @@ class Device(ABC):
     @abstractmethod
     def _close(self) -> None: ...
 
+    def index_of(self, ptr: int) -> int | None:
+        """The number of the device that the address belongs to; None where it is none's."""
+        return self.index
+
     @abstractmethod
     def wait_for_handle(self, stream: Stream, handle: int) -> None:
         """Later work on `stream` waits for what was enqueued on the foreign stream `handle`; 1 and 2 as in DLPack."""
@@ -347,7 +351,7 @@ class Device(ABC):
             except IndexError:  # another thread took it
                 return
             with self._ledger:
-                del self._live[key]
+                self._live.pop(key, None)  # not there: something else than memory
             free(native)
 
     def _reclaim_closed(self) -> None:
