@@ -68,10 +68,9 @@ class Job:
     @classmethod
     def from_json(cls, text: str) -> Job:
         """What `to_json` gave."""
-        value = json.loads(text)
-        items = tuple(Item(**item) for item in value.pop("items"))
-        lists = {name: tuple(value.pop(name)) for name in ("labels", "targets", "batches")}
-        return cls(items=items, **lists, **value)
+        value: dict[str, Any] = json.loads(text)
+        value["items"] = tuple(Item(**item) for item in value["items"])
+        return cls(**value | {name: tuple(value[name]) for name in ("labels", "targets", "batches")})
 
 
 class _Frames:

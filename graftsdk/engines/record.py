@@ -12,8 +12,9 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -221,7 +222,7 @@ def check_engine_file(record: EngineRecord, path: str | os.PathLike[str], *, our
     open_engine_file(record, path, ours=ours).close()
 
 
-def open_engine_file(record: EngineRecord, path: str | os.PathLike[str], *, ours: bool = True) -> BinaryIO:
+def open_engine_file(record: EngineRecord, path: str | os.PathLike[str], *, ours: bool = True) -> BufferedReader:
     """The engine's file, open at its beginning; its content was hashed and found right.
 
     Args:
@@ -252,7 +253,7 @@ def open_engine_file(record: EngineRecord, path: str | os.PathLike[str], *, ours
     return file
 
 
-def _open_regular(where: Path, wanted: str, *, ours: bool = False) -> BinaryIO:
+def _open_regular(where: Path, wanted: str, *, ours: bool = False) -> BufferedReader:
     try:
         descriptor = os.open(where, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except (OSError, ValueError) as error:
