@@ -22,15 +22,18 @@ from graftsdk.engines.entry import GRAPH_FILE, WEIGHTS_FILE
 from graftsdk.engines.exits import in_flight
 from graftsdk.engines.feeds import Port
 from graftsdk.engines.forks import leak_in_child
+from graftsdk.engines.providers import provider_name, providers_for
 from graftsdk.engines.runtime_errors import runtime_errors
 from graftsdk.engines.threads import enter_session
 from graftsdk.errors import EngineBuildError, EngineIncompatible, MissingDependency
 
 __all__ = [
+    "BoundSession",
     "Session",
     "compile_graph",
     "cuda_problem",
     "give_back_memory",
+    "on_host",
     "open_compiled",
     "open_uncompiled",
     "set_global_pool",
@@ -39,11 +42,7 @@ __all__ = [
 
 # `onnxruntime` and `onnxruntime-gpu` write to one folder: the last one installed wins, silently (onnxruntime #26996).
 _REPAIR = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
-_PROVIDERS: dict[str, list[Any]] = {
-    "cpu": ["CPUExecutionProvider"],
-    # TF32 keeps 10 bits of the mantissa; scores must agree with the CPU's
-    "cuda": [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"],
-}
+_BOUND_ON = "cuda"  # where the values of a GPU's graphs stay, in the words of IO binding
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 _DTYPES = {
     "tensor(float)": "float32",
@@ -76,6 +75,35 @@ class Session:
             return list(self._session.run(list(names), dict(feeds)))
 
 
+class BoundSession(Session):
+    """A graph on a GPU, bound to its memory: what one graph gives, another takes from where it lies.
+
+    Its `run` takes arrays and values that such a session gave, and gives values on the device; `on_host` fetches them.
+    """
+
+    def run(self, feeds: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+        with in_flight(), runtime_errors("running a graph", running=True):
+            binding = self._session.io_binding()
+            for name, feed in feeds.items():
+                if isinstance(feed, np.ndarray):
+                    binding.bind_cpu_input(name, feed)  # the one copy to the device
+                else:
+                    binding.bind_ortvalue_input(name, feed)
+            for name in names:
+                binding.bind_output(name, _BOUND_ON)
+            self._session.run_with_iobinding(binding)
+            return list(binding.get_outputs())
+
+
+def on_host(value: Any) -> np.ndarray:
+    """A value that a session gave, as an array."""
+    if isinstance(value, np.ndarray):
+        return value
+    with in_flight(), runtime_errors("copying a result from the device", running=True):
+        found: np.ndarray = value.numpy()
+        return found
+
+
 def version() -> str:
     """The runtime's name and version, for the engine cache's key."""
     return f"onnxruntime {_onnxruntime().__version__}"
@@ -92,23 +120,26 @@ def set_global_pool(threads: int) -> None:
         ort.set_global_thread_pool_sizes(threads, 1)
 
 
-def cuda_problem() -> str | None:
+def cuda_problem(providers: Sequence[Any] | None = None) -> str | None:
     """Why device "cuda" does not work here, and what to do; None where it does."""
     ort = _onnxruntime()
     found = ort.get_available_providers()
-    if "CUDAExecutionProvider" not in found:
+    wanted = provider_name((providers or providers_for("cuda"))[0])
+    if wanted not in found:
         return (
-            f"device 'cuda': expected a build of ONNX Runtime with CUDAExecutionProvider, found {ort.__version__} with "
+            f"device 'cuda': expected a build of ONNX Runtime with {wanted}, found {ort.__version__} with "
             f"{', '.join(found)}; `onnxruntime` and `onnxruntime-gpu` side by side hide it: {_REPAIR}"
         )
     try:
-        _session(_PROBE, "cuda", 1, optimise=True)
+        _session(_PROBE, "cuda", 1, optimise=True, providers=providers)
     except (EngineIncompatible, EngineBuildError) as error:
         return str(error)
     return None
 
 
-def compile_graph(graph: Graph, folder: Path, device: str, threads: int) -> None:
+def compile_graph(
+    graph: Graph, folder: Path, device: str, threads: int, providers: Sequence[Any] | None = None
+) -> None:
     """Write the graph, compiled for this machine, into `folder`, and prove that it opens.
 
     Raises:
@@ -119,24 +150,30 @@ def compile_graph(graph: Graph, folder: Path, device: str, threads: int) -> None
         "session.optimized_model_external_initializers_file_name": WEIGHTS_FILE,
         "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
     }
-    _session(model, device, threads, optimise=True, options=options, weights=weights, save=folder / GRAPH_FILE)
+    save = folder / GRAPH_FILE
+    _session(model, device, threads, optimise=True, options=options, weights=weights, save=save, providers=providers)
     del weights
-    open_compiled(graph, (folder / GRAPH_FILE).read_bytes(), folder, device, threads)
+    open_compiled(graph, save.read_bytes(), folder, device, threads, providers)
 
 
-def open_compiled(graph: Graph, model: bytes, folder: Path, device: str, threads: int) -> Session:
+def open_compiled(
+    graph: Graph, model: bytes, folder: Path, device: str, threads: int, providers: Sequence[Any] | None = None
+) -> Session:
     """The graph that `compile_graph` wrote; `model` is its checked graph, the weights are mapped from `folder`.
 
     Prepacking stays on: without it Gemm has other bits at batch 1 than at batch 2 (measured, 1.32).
     """
     options = {_EXTERNAL_FOLDER: str(folder)}
-    return Session(_session(model, device, threads, optimise=False, options=options), graph)
+    return _kind(device)(_session(model, device, threads, optimise=False, options=options, providers=providers), graph)
 
 
-def open_uncompiled(graph: Graph, device: str, threads: int, *, optimise: bool = True) -> Session:
+def open_uncompiled(
+    graph: Graph, device: str, threads: int, *, optimise: bool = True, providers: Sequence[Any] | None = None
+) -> Session:
     """The graph, compiled for this process only; `optimise=False` runs it node by node as it stands."""
     model, weights = _load(graph)
-    return Session(_session(model, device, threads, optimise=optimise, weights=weights), graph, weights)
+    session = _session(model, device, threads, optimise=optimise, weights=weights, providers=providers)
+    return _kind(device)(session, graph, weights)
 
 
 def give_back_memory() -> None:
@@ -162,6 +199,7 @@ def _session(
     options: Mapping[str, str] | None = None,
     weights: Mapping[str, Any] | None = None,
     save: Path | None = None,
+    providers: Sequence[Any] | None = None,
 ) -> Any:
     """A session on `device`, which is really used.
 
@@ -192,21 +230,26 @@ def _session(
         settings.add_external_initializers(list(weights), list(weights.values()))
     if save is not None:
         settings.optimized_model_filepath = str(save)
+    wanted = list(providers or providers_for(device))
     with in_flight(), runtime_errors(f"opening a graph on {device!r}"):
-        session = ort.InferenceSession(model, settings, providers=_PROVIDERS[device], enable_fallback=0)
-    _check_device(session, device)
+        session = ort.InferenceSession(model, settings, providers=wanted, enable_fallback=0)
+    _check_device(session, device, provider_name(wanted[0]))
     leak_in_child(session)
     return session
 
 
-def _check_device(session: Any, device: str) -> None:
+def _check_device(session: Any, device: str, wanted: str) -> None:
     """ONNX Runtime takes the CPU, with a warning only, where a GPU does not work (#11323)."""
     session.disable_fallback()
-    if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+    if device == "cuda" and wanted not in session.get_providers():
         raise EngineIncompatible(
-            f"device 'cuda': expected CUDAExecutionProvider, found {', '.join(session.get_providers())}; check the "
-            f"driver with nvidia-smi; `onnxruntime` and `onnxruntime-gpu` side by side hide it too: {_REPAIR}"
+            f"device 'cuda': expected {wanted}, found {', '.join(session.get_providers())}; check the driver with "
+            f"nvidia-smi; `onnxruntime` and `onnxruntime-gpu` side by side hide it too: {_REPAIR}"
         )
+
+
+def _kind(device: str) -> type[Session]:
+    return Session if device == "cpu" else BoundSession
 
 
 def _ports(nodes: Sequence[Any], names: list[str]) -> tuple[Port, ...]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from graftsdk._native import cpu_features
 from graftsdk.engines import onnxruntime as runtime
-from graftsdk.engines.base import Engine, Graph
+from graftsdk.engines.base import Engine, Graph, OpenGraph
 from graftsdk.engines.cache import Cache
+from graftsdk.engines.providers import providers_for
 from graftsdk.engines.threads import check_threads, default_threads, shared_threads
 from graftsdk.errors import EngineBuildError, EngineIncompatible, InputError
 
@@ -26,6 +30,8 @@ def open_engine(
     threads: int | None = None,
     cache: bool | Cache = True,
     max_batch: int = 8,
+    provider: str | None = None,
+    provider_options: Mapping[str, str] | None = None,
 ) -> Engine:
     """An engine that runs `graphs`, in this order; a value that one gives may feed a later one.
 
@@ -37,6 +43,10 @@ def open_engine(
         threads: how many threads each graph runs on; None for `default_threads()`.
         cache: the engine cache, this user's by default; False compiles for this process only.
         max_batch: most rows run at once; memory grows with it.
+        provider: on device "cuda", which of ONNX Runtime's providers runs the graphs: "cuda" (also None), or
+            "tensorrt", which builds its own engines at each start, for minutes, unless `provider_options` name a cache
+            (`trt_engine_cache_enable`, `trt_engine_cache_path`): what is in that folder is code.
+        provider_options: of that provider, in ONNX Runtime's own words.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -52,23 +62,38 @@ def open_engine(
         raise InputError(f"device: expected 'auto', 'cpu' or 'cuda', found {device!r:.80}")
     count = check_threads(threads, shared_threads()) or shared_threads() or default_threads()
     store = Cache() if cache is True else cache or None
-    return _OnnxRuntimeEngine(graphs, _device(device), count, store, max_batch)
+    found = _device(device, provider, provider_options)
+    providers = providers_for(found, provider, provider_options)
+    if provider == "tensorrt":
+        store = None  # a graph with its engines in it cannot be saved
+    return _OnnxRuntimeEngine(graphs, found, count, store, max_batch, providers)
 
 
-def _device(asked: str) -> str:
+def _device(asked: str, provider: str | None, options: Mapping[str, str] | None) -> str:
     if asked == "cpu":
         return "cpu"
-    problem = runtime.cuda_problem()
+    problem = runtime.cuda_problem(providers_for("cuda", provider, options))
+    if problem is not None and (provider is not None or options):
+        raise EngineIncompatible(problem)  # who names a provider wants no other
     if problem is not None and asked == "cuda":
         raise EngineIncompatible(problem)
     return "cpu" if problem is not None else "cuda"
 
 
 class _OnnxRuntimeEngine(Engine):
-    def __init__(self, graphs: Sequence[Graph], device: str, threads: int, cache: Cache | None, max_batch: int) -> None:
+    def __init__(
+        self,
+        graphs: Sequence[Graph],
+        device: str,
+        threads: int,
+        cache: Cache | None,
+        max_batch: int,
+        providers: list[Any],
+    ) -> None:
         self._graphs = tuple(graphs)
         self._threads = threads
         self._cache = cache
+        self._providers = providers
         super().__init__(self._graphs, device=device, max_batch=max_batch)
 
     def _open(self) -> tuple[tuple[runtime.Session, ...], bool]:
@@ -89,6 +114,13 @@ class _OnnxRuntimeEngine(Engine):
             runtime.give_back_memory()
         return tuple(sessions), missing > 0
 
+    def _run_chunk(
+        self, values: dict[str, Any], runners: Sequence[OpenGraph], needed: Sequence[int], asked: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """On a GPU values stay there between graphs; those that were asked for come back."""
+        found = super()._run_chunk(values, runners, needed, asked)
+        return {name: runtime.on_host(value) for name, value in found.items()}
+
     def _open_stored(self, graph: Graph) -> runtime.Session | None:
         """The graph from the cache; None where it must be compiled."""
         if self._cache is None:
@@ -106,7 +138,7 @@ class _OnnxRuntimeEngine(Engine):
             return None
         entry, model = found
         try:
-            return runtime.open_compiled(graph, model, entry.path, self.device, self._threads)
+            return runtime.open_compiled(graph, model, entry.path, self.device, self._threads, self._providers)
         except EngineBuildError as error:
             self._cache.discard(entry, str(error))
             return None
@@ -117,7 +149,7 @@ class _OnnxRuntimeEngine(Engine):
         if self._cache is not None:
             try:
                 with self._cache.build(self._key(graph)) as folder:
-                    runtime.compile_graph(graph, folder, self.device, self._threads)
+                    runtime.compile_graph(graph, folder, self.device, self._threads, self._providers)
                 stored = self._open_stored(graph)
                 if stored is not None:
                     return stored
@@ -125,7 +157,7 @@ class _OnnxRuntimeEngine(Engine):
                 failure = error
             except EngineBuildError as error:  # a bad graph, or a full disk, which the runtime does not tell apart
                 failure = error
-        session = runtime.open_uncompiled(graph, self.device, self._threads)
+        session = runtime.open_uncompiled(graph, self.device, self._threads, providers=self._providers)
         if failure is not None:
             self._do_without_cache(failure)
         return session

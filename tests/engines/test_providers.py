@@ -1,0 +1,145 @@
+"""ONNX Runtime on a GPU: what is asked of it, and values that stay on the device. There is none here.
+
+The option plumbing is tested with sessions on the CPU that claim another provider; binding with memory of the CPU,
+which goes through the same calls.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from engine_graphs import crops, merged, split
+
+from graftsdk.engines import onnxruntime as runtime
+from graftsdk.engines import open_engine
+from graftsdk.engines.providers import CPU, CUDA, TENSORRT, providers_for
+from graftsdk.errors import EngineIncompatible, InputError
+
+NAMES = ["a/scores", "b/scores"]
+
+
+@pytest.mark.parametrize(
+    ("device", "provider", "options", "expected"),
+    [
+        ("cpu", None, None, [CPU]),
+        ("cuda", None, None, [(CUDA, {"use_tf32": "0"}), CPU]),
+        ("cuda", "cuda", {"use_tf32": 1, "device_id": 2}, [(CUDA, {"use_tf32": "1", "device_id": "2"}), CPU]),
+        (
+            "cuda",
+            "tensorrt",
+            {"trt_fp16_enable": "1"},
+            [(TENSORRT, {"trt_fp16_enable": "1"}), (CUDA, {"use_tf32": "0"}), CPU],
+        ),
+    ],
+)
+def test_the_list_of_providers(device: str, provider: Any, options: Any, expected: list[Any]) -> None:
+    assert providers_for(device, provider, options) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "text"),
+    [
+        ("cuda", {"provider": "rocm"}, "expected 'cuda', 'tensorrt' or None, found 'rocm'"),
+        ("cuda", {"provider": ["cuda"]}, r"found \['cuda'\]"),
+        ("cuda", {"provider_options": ["device_id"]}, r"expected \{name: value\}"),
+        ("cpu", {"provider": "cuda"}, "expected none on device 'cpu'"),
+        ("cpu", {"provider_options": {"device_id": 1}}, "expected none on device 'cpu'"),
+    ],
+)
+def test_providers_that_are_refused(device: str, options: dict[str, Any], text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        open_engine([merged()], device=device, **options)
+
+
+class Claims:
+    """A session on the CPU that says it runs on what it was asked for."""
+
+    def __init__(self, session: Any, providers: list[str]) -> None:
+        self._session, self._providers = session, providers
+
+    def get_providers(self) -> list[str]:
+        return self._providers
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """A machine that offers all providers; each list of providers that a session was asked for."""
+    lists: list[Any] = []
+    original = onnxruntime.InferenceSession
+
+    def session(content: Any, settings: Any, *, providers: list[Any], **options: Any) -> Claims:
+        lists.append(providers)
+        names = [each if isinstance(each, str) else each[0] for each in providers]
+        return Claims(original(content, settings, providers=[CPU], **options), names)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    monkeypatch.setattr(runtime, "_BOUND_ON", "cpu")
+    return lists
+
+
+def test_options_reach_every_session(asked: list[Any], cache_root: Path) -> None:
+    with open_engine(split(), device="cuda", provider_options={"device_id": 1}) as engine:
+        assert engine.device == "cuda"
+    assert len(asked) == 10  # the probe; each of three graphs compiled, proved and opened from the cache
+    assert all(each == [(CUDA, {"use_tf32": "0", "device_id": "1"}), CPU] for each in asked)
+
+
+def test_tensorrt_is_compiled_each_time(asked: list[Any], cache_root: Path) -> None:
+    options = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": "/somewhere"}
+    with open_engine([merged()], device="cuda", provider="tensorrt", provider_options=options) as engine:
+        assert engine.compiled
+    assert asked == [[(TENSORRT, options), (CUDA, {"use_tf32": "0"}), CPU]] * 2
+    assert not cache_root.exists()  # its engines cannot be in a saved graph
+
+
+def test_who_names_a_provider_gets_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    for device in ("auto", "cuda"):
+        with pytest.raises(EngineIncompatible, match="expected a build of ONNX Runtime with TensorrtExecutionProvider"):
+            open_engine([merged()], device=device, provider="tensorrt")
+
+
+def test_what_one_graph_gives_the_next_takes_from_where_it_lies(
+    asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound: list[tuple[str, str]] = []
+    for kind in ("bind_cpu_input", "bind_ortvalue_input"):
+        original = getattr(onnxruntime.IOBinding, kind)
+
+        def bind(self: Any, name: str, value: Any, kind: str = kind, original: Any = original) -> None:
+            bound.append((kind, name))
+            original(self, name, value)
+
+        monkeypatch.setattr(onnxruntime.IOBinding, kind, bind)
+    fetched: list[Any] = []
+    fetch = runtime.on_host
+    monkeypatch.setattr(runtime, "on_host", lambda value: (fetched.append(value), fetch(value))[1])
+    with open_engine(split(), device="cuda") as engine, open_engine([merged()], device="cpu") as plain:
+        for count in (1, 8, 11):
+            expected = plain.run({"crops": crops(count)}, NAMES)
+            bound.clear()
+            fetched.clear()
+            found = engine.run({"crops": crops(count)}, NAMES)
+            for name in NAMES:
+                assert found[name].tobytes() == expected[name].tobytes()
+                assert found[name].flags.owndata and found[name].flags.writeable
+            chunks = {1: 1, 8: 1, 11: 3}[count]
+            assert [each for each in bound if each[0] == "bind_cpu_input"] == [("bind_cpu_input", "crops")] * chunks
+            assert sorted({each for each in bound if each[0] != "bind_cpu_input"}) == [
+                ("bind_ortvalue_input", "a/tap"),
+                ("bind_ortvalue_input", "b/tap"),
+            ]
+            assert len([each for each in fetched if not isinstance(each, np.ndarray)]) == 2 * chunks
+
+
+def test_feeds_are_checked_before_they_are_bound(asked: list[Any]) -> None:
+    with open_engine([merged()], device="cuda") as engine, pytest.raises(InputError, match="found dtype <f8"):
+        engine.run({"crops": crops(1).astype(np.float64)})
