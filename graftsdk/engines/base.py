@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -81,14 +81,15 @@ class Engine(ABC):
     def _open(self) -> tuple[tuple[OpenGraph, ...], bool]:
         """Every graph, open, and whether one had to be compiled. Called again in a forked child."""
 
-    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Value name -> array, in the order asked for (else `self.outputs`); the arrays belong to the caller.
 
         Only the graphs that the asked outputs need are run, in chunks of powers of two at most `max_batch`
         without padding. No rows in give no rows out.
 
         Args:
-            feeds: value name -> float32[n, ...], all of one batch size, for every value that the outputs need.
+            feeds: value name -> float32[n, ...], all of one batch size, for every value that the outputs need. On a
+                GPU also arrays that lie there (DLPack or `__cuda_array_interface__`).
             outputs: names of the values to return; None for all.
 
         Raises:
@@ -168,9 +169,7 @@ class Engine(ABC):
         self._runners = None
         self._forked = True
 
-    def _check(
-        self, feeds: Mapping[str, np.ndarray], runners: Sequence[OpenGraph], needed: Sequence[int]
-    ) -> dict[str, np.ndarray]:
+    def _check(self, feeds: Mapping[str, Any], runners: Sequence[OpenGraph], needed: Sequence[int]) -> dict[str, Any]:
         wanted = self._wiring.feeds(needed)
         unknown = [name for name in feeds if name not in self._wiring.inputs]
         missing = [name for name in wanted if name not in feeds]
@@ -179,12 +178,19 @@ class Engine(ABC):
             raise InputError(f"feeds: expected {_listed(wanted)}; {found}")
         checked = {}
         for name, (index, position) in wanted.items():
-            checked[name] = check_feed(name, feeds[name], runners[index].inputs[position])
+            checked[name] = self._check_feed(name, feeds[name], runners[index].inputs[position])
         return checked
+
+    def _check_feed(self, name: str, value: Any, port: Port) -> Any:
+        """The array that is fed, if it fits; a runtime on a device also takes what lies there.
+
+        What comes back has `shape`, `dtype` and a length, and is cut by slices of its rows.
+        """
+        return check_feed(name, value, port)
 
     def _run_chunk(
         self,
-        values: dict[str, np.ndarray],
+        values: dict[str, Any],
         runners: Sequence[OpenGraph],
         needed: Sequence[int],
         asked: Sequence[str],

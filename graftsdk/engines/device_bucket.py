@@ -18,6 +18,7 @@ import numpy as np
 
 from graftsdk.engines.cuda import Device, DeviceBuffer, DeviceSpan, HostBuffer, Stream
 from graftsdk.engines.cuda import Graph as CudaGraph
+from graftsdk.engines.device_feeds import DeviceFeed
 from graftsdk.engines.feeds import Port
 from graftsdk.engines.tensorrt_graph import DeviceGraph, RunContext
 from graftsdk.engines.wiring import Wiring
@@ -119,6 +120,15 @@ class Bucket:
         """Device memory of the first rows of a value; it is this bucket's as long as the lane is held."""
         region = self.regions[value]
         return self._memory.span(region.start, prod(region.shape_of(rows)) * region.dtype.itemsize)
+
+    def feed(self, value: str, rows: np.ndarray | DeviceFeed) -> None:
+        """Enqueue the copy of rows, from the host by way of `staging`, or from where they lie on the device."""
+        if isinstance(rows, DeviceFeed):
+            rows.ready.wait(self._stream)
+            self._device.d2d(self.span(value, len(rows)), rows, rows.nbytes, self._stream)
+        else:
+            np.copyto(self.staging(value, len(rows)), rows)
+            self.upload(value, len(rows))
 
     def upload(self, value: str, rows: int) -> None:
         """Enqueue the copy of what was written to `staging`."""

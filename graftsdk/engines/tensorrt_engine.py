@@ -8,17 +8,22 @@ for come back in one copy. Tested on a stand-in for library and device; not run 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
+from graftsdk.arguments import whole_number
 from graftsdk.engines.base import Engine, Gather, Graph, OpenGraph
 from graftsdk.engines.buckets import bucket_sizes, smallest_bucket
 from graftsdk.engines.cuda import Device
+from graftsdk.engines.device_feeds import Intake, on_device
 from graftsdk.engines.exits import in_flight
-from graftsdk.engines.feeds import chunk_sizes
+from graftsdk.engines.feeds import Port, check_feed, chunk_sizes
 from graftsdk.engines.forks import leak_in_child
-from graftsdk.engines.lanes import Lane, LanePool, Options
+from graftsdk.engines.lanes import LanePool, Options
+from graftsdk.engines.lease import Lease
 from graftsdk.engines.tensorrt import Library
 from graftsdk.engines.tensorrt_graph import DeviceGraph
 from graftsdk.errors import EngineOutOfMemory, InputError
@@ -82,10 +87,28 @@ class TensorRTEngine(Engine):
             for _ in range(2):
                 self.run(feeds, asked)
 
+    @contextmanager
+    def lease(self, rows: int) -> Iterator[Lease]:
+        """A lane for this thread alone, to fill its inputs on the device and keep its outputs there.
+
+        Args:
+            rows: at most the largest of `buckets`; they are put into the smallest that holds them.
+
+        Raises:
+            InputError: another number of rows. EngineClosed: `close` was called.
+            EngineOutOfMemory: the device has not enough memory for that bucket; smaller ones may fit.
+        """
+        self._current()
+        count = whole_number("lease: rows", rows, 1, self.buckets[-1])
+        size = smallest_bucket(count, self.buckets)
+        with in_flight(), self._device.active(), self._lanes.lane() as lane:
+            yield Lease(lane, lane.bucket(size), count, self._device, self._wiring, self._asked)
+
     def close(self) -> None:
         """Let go of engines and device memory. Runs in flight finish; later ones raise EngineClosed."""
         super().close()
         self._lanes.close()
+        self._intake.close()
 
     def _open(self) -> tuple[tuple[OpenGraph, ...], bool]:
         with in_flight(), self._device.active():
@@ -95,7 +118,8 @@ class TensorRTEngine(Engine):
             ]
         self.buckets = bucket_sizes([graph.profiles for graph in opened], self._asked_buckets)
         self._lanes = LanePool(self._device, opened, self._wiring, self._options)
-        for each in (*opened, self._lanes):
+        self._intake = Intake(self._device)
+        for each in (*opened, self._lanes, self._intake):
             leak_in_child(each)
         return tuple(opened), False
 
@@ -107,7 +131,7 @@ class TensorRTEngine(Engine):
 
     def _run_chunk(
         self,
-        values: dict[str, np.ndarray],
+        values: dict[str, Any],
         runners: Sequence[OpenGraph],
         needed: Sequence[int],
         asked: Sequence[str],
@@ -134,21 +158,17 @@ class TensorRTEngine(Engine):
         return gather.results
 
     def _run_bucket(
-        self, values: Mapping[str, np.ndarray], size: int, needed: Sequence[int], asked: Sequence[str]
+        self, values: Mapping[str, Any], size: int, needed: Sequence[int], asked: Sequence[str]
     ) -> dict[str, np.ndarray]:
         with in_flight(), self._device.active(), self._lanes.lane() as lane:
-            rows = self._feed(lane, values, size)
             bucket = lane.bucket(size)
+            rows = 0
+            for name, value in values.items():
+                rows = len(value)
+                bucket.feed(name, value)
             bucket.run(needed, asked)
             lane.stream.sync()
             return bucket.fetch(asked, rows)
 
-    def _feed(self, lane: Lane, values: Mapping[str, np.ndarray], size: int) -> int:
-        """Enqueue the copies of what is fed; how many rows there are."""
-        bucket = lane.bucket(size)
-        rows = 0
-        for name, array in values.items():
-            rows = len(array)
-            np.copyto(bucket.staging(name, rows), array)
-            bucket.upload(name, rows)
-        return rows
+    def _check_feed(self, name: str, value: Any, port: Port) -> Any:
+        return self._intake.take(name, value, port) if on_device(value) else check_feed(name, value, port)

@@ -29,10 +29,12 @@ from onnx import helper
 from graftsdk.engines import Graph, tensorrt
 from graftsdk.engines.buckets import Profile, bucket_sizes, profile_for, smallest_bucket
 from graftsdk.engines.cuda.host import HostDevice
+from graftsdk.engines.cuda.interop import DeviceArray
 from graftsdk.engines.lanes import Options
 from graftsdk.engines.tensorrt import Library
 from graftsdk.engines.tensorrt_engine import TensorRTEngine
 from graftsdk.errors import (
+    DTypeError,
     EngineClosed,
     EngineError,
     EngineIncompatible,
@@ -438,3 +440,132 @@ def test_the_profile_for_a_size() -> None:
     profiles = [Profile(1, 8, 32), Profile(1, 4, 4), Profile(1, 2, 8)]
     assert [profile_for(profiles, size) for size in (1, 2, 4, 8, 32)] == [1, 2, 1, 0, 0]
     assert [smallest_bucket(rows, (1, 8, 32)) for rows in (1, 2, 8, 9, 99)] == [1, 8, 8, 32, 32]
+
+
+# ------------------------------------------------------------------------------------ arrays on the device
+
+
+class OnDevice:
+    """An array as another library has it: it only says how to be taken."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self._array.__dlpack_device__()
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 11])
+def test_arrays_on_the_device_are_fed_from_there(count: int, machine: Machine) -> None:
+    with machine.split() as engine:
+        for seed in range(3):
+            copies = machine.copies()
+            found = engine.run({"crops": OnDevice(crops(count, seed))}, NAMES)
+            assert not [each for each in copies if each[0] == "h2d"]
+            if count:
+                np.testing.assert_allclose(found["a/scores"], expected(count, seed)[0], rtol=1e-5, atol=1e-6)
+            else:
+                assert found["a/scores"].shape == (0, 2)
+
+
+def test_what_its_producer_enqueued_is_waited_for(machine: Machine) -> None:
+    producer = machine.device.stream()
+    source = machine.device.alloc(crops(2).nbytes)
+    machine.device.memset(source, 0, source.nbytes, producer)
+    machine.device.h2d(source, crops(2), source.nbytes, producer)
+    ready = machine.device.event()
+    ready.record(producer)
+    array = DeviceArray(machine.device, source.ptr, (2, 3, 12, 12), np.float32, owner=source, ready=ready)
+    with machine.merged() as engine:
+        np.testing.assert_allclose(engine.run({"crops": array})["a/scores"], expected(2)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "error", "text"),
+    [
+        (OnDevice(crops(1).astype(np.float16)), DTypeError, "feed 'crops': expected elements float32, found float16"),
+        (OnDevice(crops(1)[:, :2].copy()), ShapeError, r"expected shape \[any, 3, 12, 12\], found \[1, 2, 12, 12\]"),
+        (OnDevice(crops(2)[..., ::2]), InputError, "feed 'crops'"),
+    ],
+)
+def test_arrays_on_the_device_that_are_refused(
+    array: OnDevice, error: type[Exception], text: str, machine: Machine
+) -> None:
+    with machine.merged() as engine, pytest.raises(error, match=text):
+        engine.run({"crops": array})
+
+
+# ---------------------------------------------------------------------------------------------------- leases
+
+
+def test_crops_are_written_where_the_engine_reads_them(machine: Machine) -> None:
+    with machine.split() as engine:
+        for count in (1, 3, 4):
+            for seed in range(3):
+                with engine.lease(count) as lease:
+                    made = lease.input("crops")
+                    assert (made.shape, made.dtype, made.ptr % 256) == ((count, 3, 12, 12), np.float32, 0)
+                    machine.device.h2d(made, crops(count, seed), made.nbytes, lease.stream)  # as a kernel would
+                    copies = machine.copies()
+                    found = lease.run(NAMES)
+                    assert not [each for each in copies if each[0] == "h2d"]
+                np.testing.assert_allclose(found["a/scores"], expected(count, seed)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_crops_may_be_made_in_pinned_memory(machine: Machine) -> None:
+    with machine.merged() as engine, engine.lease(3) as lease:
+        lease.staging("crops")[:] = crops(3)
+        lease.upload("crops")
+        np.testing.assert_allclose(lease.run()["b/scores"], expected(3)[1], rtol=1e-5, atol=1e-6)
+
+
+def test_outputs_stay_on_the_device(machine: Machine) -> None:
+    taps = reference(trunk_model(), {"crops": crops(3)})
+    with machine.split() as engine, engine.lease(3) as lease:
+        copies = machine.copies()
+        lease.staging("crops")[:] = crops(3)
+        lease.upload("crops")
+        assert list(lease.run(["a/scores", "t/tap_2"], fetch=["a/scores"])) == ["a/scores"]
+        assert [each for each in copies if each[0] == "d2h"] == [("d2h", 4 * 2 * 4)]
+        tap = lease.output("t/tap_2")
+        assert tap.shape == (3, 32, 5, 5)
+        np.testing.assert_allclose(np.from_dlpack(tap), taps[1], rtol=1e-5, atol=1e-5)
+        with pytest.raises(InputError, match="value that is computed"):
+            lease.output("b/scores")
+
+
+@pytest.mark.parametrize(
+    ("use", "text"),
+    [
+        (lambda lease: lease.input("a/scores"), "value that is fed \\('crops'\\)"),
+        (lambda lease: lease.staging("t/tap_1"), "value that is fed"),
+        (lambda lease: lease.upload("nope"), "value that is fed"),
+        (lambda lease: lease.run(["nope"]), "outputs: expected"),
+        (lambda lease: lease.run(["a/scores"], fetch=["b/scores"]), "value that is computed"),
+    ],
+)
+def test_leases_refuse_other_names(use: Any, text: str, machine: Machine) -> None:
+    with machine.split() as engine, engine.lease(1) as lease, pytest.raises(InputError, match=text):
+        use(lease)
+
+
+def test_leases_are_not_larger_than_the_largest_bucket(machine: Machine) -> None:
+    with machine.merged() as engine:
+        for rows in (0, 5, True):
+            with pytest.raises(InputError, match="lease: rows"), engine.lease(rows):
+                pass
+    with pytest.raises(EngineClosed), engine.lease(1):
+        pass
+
+
+def test_a_lease_out_of_memory_leaves_the_engine_usable(machine: Machine) -> None:
+    with machine.merged() as engine:
+        machine.fake.contexts_left = 0
+        with pytest.raises(EngineOutOfMemory), engine.lease(4):
+            pass
+        machine.fake.contexts_left = None
+        with engine.lease(4) as lease:
+            lease.run()
