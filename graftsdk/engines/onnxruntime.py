@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from graftsdk.engines.base import Graph
+from graftsdk.engines.device_feeds import DeviceFeed
 from graftsdk.engines.entry import GRAPH_FILE, WEIGHTS_FILE
 from graftsdk.engines.exits import in_flight
 from graftsdk.engines.feeds import Port
@@ -78,7 +79,8 @@ class Session:
 class BoundSession(Session):
     """A graph on a GPU, bound to its memory: what one graph gives, another takes from where it lies.
 
-    Its `run` takes arrays and values that such a session gave, and gives values on the device; `on_host` fetches them.
+    Its `run` takes arrays, arrays on the device, and values that such a session gave. It gives values on the device;
+    `on_host` fetches them.
     """
 
     def run(self, feeds: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
@@ -87,6 +89,10 @@ class BoundSession(Session):
             for name, feed in feeds.items():
                 if isinstance(feed, np.ndarray):
                     binding.bind_cpu_input(name, feed)  # the one copy to the device
+                elif isinstance(feed, DeviceFeed):
+                    feed.ready.sync()  # the session has a stream of its own
+                    where = (_BOUND_ON, feed.device.index, feed.dtype.type, feed.shape, feed.ptr)
+                    binding.bind_input(name, *where)
                 else:
                     binding.bind_ortvalue_input(name, feed)
             for name in names:

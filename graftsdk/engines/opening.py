@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from graftsdk._native import cpu_features
 from graftsdk.engines import onnxruntime as runtime
 from graftsdk.engines.base import Engine, Graph, OpenGraph
 from graftsdk.engines.cache import Cache
+from graftsdk.engines.cuda import open_device
+from graftsdk.engines.device_feeds import Intake, on_device
+from graftsdk.engines.feeds import Port, check_feed
 from graftsdk.engines.providers import providers_for
 from graftsdk.engines.threads import check_threads, default_threads, shared_threads
 from graftsdk.errors import EngineBuildError, EngineIncompatible, InputError
@@ -94,6 +98,8 @@ class _OnnxRuntimeEngine(Engine):
         self._threads = threads
         self._cache = cache
         self._providers = providers
+        self._intake: Intake | None = None  # opened for the first array that lies on the device
+        self._intake_lock = threading.Lock()
         super().__init__(self._graphs, device=device, max_batch=max_batch)
 
     def _open(self) -> tuple[tuple[runtime.Session, ...], bool]:
@@ -120,6 +126,14 @@ class _OnnxRuntimeEngine(Engine):
         """On a GPU values stay there between graphs; those that were asked for come back."""
         found = super()._run_chunk(values, runners, needed, asked)
         return {name: runtime.on_host(value) for name, value in found.items()}
+
+    def _check_feed(self, name: str, value: Any, port: Port) -> Any:
+        if self.device == "cpu" or not on_device(value):
+            return check_feed(name, value, port)
+        with self._intake_lock:
+            if self._intake is None:
+                self._intake = Intake(open_device())
+        return self._intake.take(name, value, port)
 
     def _open_stored(self, graph: Graph) -> runtime.Session | None:
         """The graph from the cache; None where it must be compiled."""

@@ -74,9 +74,11 @@ class TensorRTEngine(Engine):
         """Run every bucket twice with zeros, so that no caller waits for its contexts, kernels and captured graph.
 
         Args:
-            outputs: those that callers will ask for; None for all.
+            outputs: those that callers will ask for; None for what no other graph takes: the scores, no taps.
         """
-        asked, runners = self._asked(outputs), self._current()
+        taken = {value for wires in self._wiring.graphs for value in wires.inputs.values()}
+        usual = [name for name in self.outputs if name not in taken]
+        asked, runners = self._asked(usual if outputs is None else outputs), self._current()
         fed = self._wiring.feeds(self._wiring.needed(asked))
         ports = {name: runners[index].inputs[position] for name, (index, position) in fed.items()}
         for size in self.buckets:

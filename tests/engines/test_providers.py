@@ -15,9 +15,10 @@ import pytest
 from engine_graphs import crops, merged, split
 
 from graftsdk.engines import onnxruntime as runtime
-from graftsdk.engines import open_engine
+from graftsdk.engines import open_engine, opening
+from graftsdk.engines.cuda.host import HostDevice
 from graftsdk.engines.providers import CPU, CUDA, TENSORRT, providers_for
-from graftsdk.errors import EngineIncompatible, InputError
+from graftsdk.errors import DTypeError, EngineIncompatible, InputError
 
 NAMES = ["a/scores", "b/scores"]
 
@@ -138,6 +139,36 @@ def test_what_one_graph_gives_the_next_takes_from_where_it_lies(
                 ("bind_ortvalue_input", "b/tap"),
             ]
             assert len([each for each in fetched if not isinstance(each, np.ndarray)]) == 2 * chunks
+
+
+class OnDevice:
+    """An array as another library has it: it only says how to be taken."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self._array.__dlpack_device__()
+
+
+def test_arrays_on_the_device_are_bound_where_they_lie(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    device = HostDevice()
+    monkeypatch.setattr(opening, "open_device", lambda: device)
+    copied: list[str] = []
+    monkeypatch.setattr(onnxruntime.IOBinding, "bind_cpu_input", lambda self, name, value: copied.append(name))
+    with open_engine(split(), device="cuda") as engine, open_engine([merged()], device="cpu") as plain:
+        for count in (1, 11):
+            found = engine.run({"crops": OnDevice(crops(count))}, NAMES)
+            expected = plain.run({"crops": crops(count)}, NAMES)
+            assert all(found[name].tobytes() == expected[name].tobytes() for name in NAMES)
+        assert copied == []
+        with pytest.raises(DTypeError, match="feed 'crops': expected elements float32"):
+            engine.run({"crops": OnDevice(crops(1).astype(np.float16))})
+        with pytest.raises(InputError, match="expected a numpy array"):
+            plain.run({"crops": OnDevice(crops(1))})
 
 
 def test_feeds_are_checked_before_they_are_bound(asked: list[Any]) -> None:

@@ -160,12 +160,13 @@ def test_one_graph_holds_trunk_and_branches(machine: Machine) -> None:
     with machine.split() as engine:
         engine.warm_up()
         before = machine.fake.executed
-        engine.run({"crops": crops(4)})
+        for count in (1, 2, 3, 4):
+            engine.run({"crops": crops(count)}, NAMES[::-1])
         assert machine.fake.executed == before  # launched, not enqueued
-        engine.run({"crops": crops(4)}, NAMES)
-        engine.run({"crops": crops(4)}, NAMES)
+        engine.run({"crops": crops(4)})
+        engine.run({"crops": crops(4)})
         assert machine.fake.executed == before + 6  # warm-up and capture of another set of outputs
-        engine.run({"crops": crops(4)}, NAMES)
+        engine.run({"crops": crops(4)})
         assert machine.fake.executed == before + 6
 
 
