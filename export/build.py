@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from graftsdk.engines.driver import driver_problem
+from graftsdk.engines.opener import default_folder
 from graftsdk.engines.record import (
     RECORD,
     EngineRecord,
@@ -130,7 +131,7 @@ def build_engine(
             layers=driver_problem() is None,
         )
         records = wanted_engines(opened.manifest, job, segmenter=segmenter)
-        folder = Path(output) if output is not None else opened.path.with_name(f"{opened.path.stem}.engines")
+        folder = Path(output) if output is not None else default_folder(opened.path)
         stack.enter_context(_folder(folder))
         done = {record.name: found for record in records if (found := _stored(record, folder)) is not None}
         missing = [record for record in records if record.name not in done]
@@ -235,7 +236,7 @@ def _receive(
         outputs=tuple(read_port(port, "output") for port in frame["outputs"]),
         size=size,
         sha256=digest.hexdigest(),
-        seconds=frame["seconds"],
+        seconds=round(frame["seconds"], 3),
         peak_bytes=frame["peak"],
         when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         layers=None if frame["layers"] is None else tuple(frame["layers"]),
