@@ -15,8 +15,9 @@ __all__ = ["configure", "run"]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = (
-        "Look at installed packages, CPU, threads, devices and engine cache, open engines on small graphs, and check "
-        "whether ONNX Runtime keeps the bits here. Changes nothing. Exit code 1 where something is wrong."
+        "Look at installed packages, CPU, threads, devices, runtimes of a GPU and engine cache, open engines on small "
+        "graphs, and check whether ONNX Runtime keeps the bits here. Changes nothing. Exit code 1 where something is "
+        "wrong."
     )
     parser.epilog = "example:\n  graftsdk doctor --json"
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -50,6 +51,10 @@ def _print(found: Diagnosis) -> None:
     print("\ndevices")
     for device in found.devices:
         print(f"  {device.device:<6}{'works' if device.works else f'not here: {one_line(device.says)}'}")
+    print("\nruntimes of a GPU")
+    for each in found.runtimes:
+        kind = "works" if each.works else "builds engines, runs none" if each.builds else "not here"
+        print(f"  {each.name:<22}{kind}{f': {one_line(each.says)}' if each.says else ''}")
     cache = found.cache
     print("\nengine cache")
     print(

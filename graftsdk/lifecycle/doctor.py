@@ -15,6 +15,8 @@ import numpy as np
 import graftsdk
 from graftsdk._native import cpu_features
 from graftsdk.engines import Cache, Graph, default_threads, open_engine
+from graftsdk.engines.available import RuntimeState, engines_here
+from graftsdk.engines.driver import driver_problem
 from graftsdk.engines.threads import cpu_quota
 from graftsdk.errors import GraftError
 from graftsdk.lifecycle.bits import BitsCheck, check_bits
@@ -95,6 +97,7 @@ class Diagnosis:
     Attributes:
         versions: of graftsdk, Python and the system. packages: distribution -> version, None where it is absent.
         cpu: instruction sets that the native code and ONNX Runtime may use.
+        runtimes: what could run a plan on a GPU, and why it cannot.
         bits: the promises about bits; empty where no engine works.
         problems: one line each, with what to do; empty on a sound machine.
     """
@@ -104,6 +107,7 @@ class Diagnosis:
     cpu: tuple[str, ...]
     threads: Threads
     devices: tuple[DeviceCheck, ...]
+    runtimes: tuple[RuntimeState, ...]
     duplicates: tuple[Duplicate, ...]
     cache: CacheState
     bits: tuple[BitsCheck, ...]
@@ -135,6 +139,11 @@ def diagnose() -> Diagnosis:
         problems.append(f"device cpu: {cpu.says}")
     if not cuda.works and packages.get("onnxruntime-gpu"):
         problems.append(f"device cuda: {cuda.says}")
+    runtimes = engines_here()
+    if driver_problem() is None:  # elsewhere it is no problem that what needs a GPU does not run
+        problems += [
+            f"{each.name}: {each.says}" for each in runtimes if not each.works and packages.get(each.name) is not None
+        ]
     if cache.problem is not None:
         problems.append(f"engine cache: {cache.problem}")
     bits = check_bits() if cpu.works else ()
@@ -151,7 +160,16 @@ def diagnose() -> Diagnosis:
         "libc": " ".join(platform.libc_ver()).strip() or "not glibc",
     }
     return Diagnosis(
-        versions, packages, tuple(cpu_features()), _threads(), devices, duplicates, cache, bits, tuple(problems)
+        versions,
+        packages,
+        tuple(cpu_features()),
+        _threads(),
+        devices,
+        runtimes,
+        duplicates,
+        cache,
+        bits,
+        tuple(problems),
     )
 
 

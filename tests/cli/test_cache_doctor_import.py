@@ -8,6 +8,7 @@ import toys
 
 from graftsdk.cli import doctor
 from graftsdk.cli.main import main
+from graftsdk.engines.available import RuntimeState
 from graftsdk.lifecycle.doctor import CacheState, Diagnosis, Threads
 
 
@@ -48,20 +49,39 @@ def test_cache_of_someone_else(own_cache: Path, capsys: pytest.CaptureFixture[st
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     captured = capsys.readouterr()
-    for word in ("python ", "onnxruntime ", "threads ", "devices", "cpu   works", "writable", "no problems"):
+    for word in (
+        "python ",
+        "onnxruntime ",
+        "threads ",
+        "devices",
+        "runtimes of a GPU",
+        "cpu   works",
+        "writable",
+        "no problems",
+    ):
         assert word in captured.out
     assert captured.out.count("holds") == 4
     assert captured.err == ""
 
 
+RUNTIMES = (
+    RuntimeState("tensorrt", True, True, ""),
+    RuntimeState("tensorrt-rtx", False, True, "no driver"),
+    RuntimeState("pycuda", False, False, "pip install it"),
+)
+
+
 def test_doctor_that_finds_something(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     cache = CacheState("/cache", 0, 0, True, None)
-    ill = Diagnosis({}, {}, (), Threads(1, 1, 0.5, 1), (), (), cache, (), ("two cv2: pip uninstall one",))
+    ill = Diagnosis({}, {}, (), Threads(1, 1, 0.5, 1), (), RUNTIMES, (), cache, (), ("two cv2: pip uninstall one",))
     monkeypatch.setattr(doctor, "diagnose", lambda: ill)
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "1 problem\n  two cv2: pip uninstall one" in out
     assert "quota of the control group: 0.5" in out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "tensorrt works" in lines and "tensorrt-rtx builds engines, runs none: no driver" in lines
+    assert "pycuda not here: pip install it" in lines
     assert main(["doctor", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["ok"] is False
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from graftsdk.engines import Engine, default_threads
+from graftsdk.engines.available import RuntimeState
 from graftsdk.errors import EngineBuildError
 from graftsdk.lifecycle import bits, doctor
 from graftsdk.lifecycle.bits import BitsCheck, check_bits
@@ -152,3 +153,24 @@ def test_no_engine_works(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [device.works for device in found.devices] == [False, False]
     assert found.bits == ()  # not run: there is nothing to run them on
     assert "device cpu: nothing works" in found.problems
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("driver", [None, "no NVIDIA driver"])
+def test_a_runtime_that_does_not_work_is_a_problem_where_there_is_a_gpu(
+    driver: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = (
+        RuntimeState("tensorrt-rtx", False, True, "no target for it"),
+        RuntimeState("pycuda", False, False, "not installed"),
+    )
+    packages = {"tensorrt-rtx": "1.7.1", "pycuda": None}
+    monkeypatch.setattr(doctor, "engines_here", lambda: states)
+    monkeypatch.setattr(doctor, "driver_problem", lambda: driver)
+    monkeypatch.setattr(doctor, "_packages", lambda: packages)
+    found = diagnose()
+    assert found.runtimes == states
+    assert found.to_dict()["runtimes"][0]["says"] == "no target for it"
+    assert [line for line in found.problems if "cuda" not in line] == (
+        ["tensorrt-rtx: no target for it"] if driver is None else []
+    )
