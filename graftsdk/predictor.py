@@ -15,13 +15,15 @@ from typing import Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from graftsdk.engines import Engine, default_threads, open_engine
+from graftsdk.engines import Engine, default_threads
+from graftsdk.engines.golden import check_golden, log_golden
 from graftsdk.engines.layout import graphs_of, partition
+from graftsdk.engines.opener import Opener
 from graftsdk.errors import DTypeError, EngineIncompatible, GraftError, InputError, NonFiniteOutput, ShapeError
 from graftsdk.graft import joints_of, scores_name
 from graftsdk.plan import BranchDocument, Plan, PlanSource, open_plan
-from graftsdk.prediction import Prediction
-from graftsdk.preprocess import BoxMasks, list_images
+from graftsdk.prediction import Prediction, decisions
+from graftsdk.preprocess import BoxMasks, golden_crops, list_images
 from graftsdk.preprocess.ahead import Decoded, decode_ahead, decode_timed
 from graftsdk.preprocess.crop import check_persons
 from graftsdk.preprocess.decode import check_decoding, source_name
@@ -57,9 +59,16 @@ class Predictor:
             computing, and a new label compiles nothing but its own branch.
         threads: for each stage; None follows the CPUs that this process may use.
         min_score: least score of a person; None takes the plan's.
+        engine: "onnxruntime"; "tensorrt", engines that `graftsdk build` made, on a GPU; "auto" takes those where
+            `engines` names them, else ONNX Runtime.
+        runtime: "tensorrt" or "tensorrt_rtx"; None for the first that is installed.
+        engines: the folder of built engines; None for `<plan's name>.engines` beside the plan.
+        build: "never", or "auto": engines that are missing or do not fit are built first, which takes minutes.
+        trust_engines: run engines that this machine did not build. They are code.
 
     Raises:
-        PlanError: the plan cannot be trusted. InputError: an argument. EngineError: the engine cannot be opened.
+        PlanError: the plan, or a built engine, cannot be trusted. InputError: an argument.
+        EngineError: the engine cannot be opened. MissingDependency: the library that runs it is not installed.
 
     Attributes:
         labels: those that are computed. plan: the open plan. device: "cpu" or "cuda", what really runs.
@@ -77,6 +86,11 @@ class Predictor:
         layout: Literal["merged", "split"] = "merged",
         threads: int | None = None,
         min_score: float | None = None,
+        engine: Literal["auto", "onnxruntime", "tensorrt"] = "auto",
+        runtime: Literal["tensorrt", "tensorrt_rtx"] | None = None,
+        engines: str | os.PathLike[str] | None = None,
+        build: Literal["never", "auto"] = "never",
+        trust_engines: bool = False,
     ) -> None:
         if min_score is not None:
             min_score = check_fraction("min_score", min_score)
@@ -88,6 +102,11 @@ class Predictor:
             "layout": layout,
             "threads": threads,
             "min_score": min_score,
+            "engine": engine,
+            "runtime": runtime,
+            "engines": None if engines is None else os.path.abspath(engines),
+            "build": build,
+            "trust_engines": trust_engines,
         }
         self._min_score = min_score
         self._threads = default_threads() if threads is None else threads
@@ -102,12 +121,26 @@ class Predictor:
             self.forms = _forms(self.plan, precision, device)
             if precision in ("fp16", "bf16"):
                 device = "cuda"  # "auto" would fall back to a CPU, which computes them by way of float32
+            self._opener = Opener(
+                self._path,
+                device=device,
+                threads=threads,
+                engine=engine,
+                runtime=runtime,
+                engines=engines,
+                build=build,
+                trust_engines=trust_engines,
+                precision=precision or "float32",
+                layout=layout,
+                labels=None if labels is None else self.labels,
+            )
+            undo.callback(self._opener.close)
             graphs = graphs_of(self.plan, partition(self._joints, layout, self.forms))
-            self._engine: Engine = undo.enter_context(open_engine(graphs, device=device, threads=threads))
+            self._engine: Engine = undo.enter_context(self._opener.open(graphs))
             self.device: str = self._engine.device
             self._segmenter: Segmenter | None = None
             if manifest.segmenter is not None:
-                self._segmenter = undo.enter_context(Segmenter.of_plan(self.plan, device=device, threads=threads))
+                self._segmenter = undo.enter_context(Segmenter.of_plan(self.plan, open_graphs=self._opener.open))
             self._warm_up()
             undo.pop_all()
 
@@ -282,6 +315,7 @@ class Predictor:
         self._engine.close()
         if self._segmenter is not None:
             self._segmenter.close()
+        self._opener.close()
         self.plan.close()  # last: in a forked child an engine may have been opening it
 
     def __enter__(self) -> Predictor:
@@ -316,7 +350,10 @@ class Predictor:
 
     def _warm_up(self) -> None:
         """The first run of a graph that was just compiled is slow; it must not be a user's."""
-        if self._engine.compiled:
+        if self._opener.engine == "tensorrt":  # warm already; other kernels than those that the plan was verified on
+            crops = golden_crops(self.plan.manifest.crop)
+            log_golden(check_golden(self.run, self.plan.manifest, crops, decisions, self.labels))
+        elif self._engine.compiled:
             self._engine.run({"crops": np.zeros((1, 3, *self.plan.manifest.crop.size), np.float32)})
         if self._segmenter is not None and self._segmenter.compiled:
             self._segment(np.zeros((64, 64, 3), np.uint8))

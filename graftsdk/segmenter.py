@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ class Segmenter:
         device: "cpu", "cuda" (never falls back), or "auto" (cuda where it works, else cpu).
         threads: None follows the CPUs that this process may use.
         cache: whether the engine cache is used; False compiles for this process only.
+        open_graphs: what opens the network instead, on an engine of its own choice; the three above are unused then.
 
     Raises:
         InputError: a family that this version does not know, or another argument. EngineError: it cannot be opened.
@@ -45,16 +48,28 @@ class Segmenter:
         device: str = "auto",
         threads: int | None = None,
         cache: bool = True,
+        open_graphs: Callable[[Sequence[Graph]], Engine] | None = None,
     ) -> None:
         self.info = info
         self.adapter: Adapter = open_adapter(info)
         graph = part_graph(network) if isinstance(network, Part) else network
-        self.engine: Engine = open_engine([graph], device=device, threads=threads, cache=cache)
+        if open_graphs is None:
+            open_graphs = partial(open_engine, device=device, threads=threads, cache=cache)
+        self.engine: Engine = open_graphs([graph])
         self.device: str = self.engine.device
 
     @classmethod
-    def of_plan(cls, plan: Plan, *, device: str = "auto", threads: int | None = None) -> Segmenter:
+    def of_plan(
+        cls,
+        plan: Plan,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        open_graphs: Callable[[Sequence[Graph]], Engine] | None = None,
+    ) -> Segmenter:
         """The plan's own, which reads the plan until it is closed: close the plan after it.
+
+        Arguments as for the class.
 
         Raises:
             InputError: the plan has none, or as the class. EngineError: it cannot be opened.
@@ -62,7 +77,7 @@ class Segmenter:
         graph = segmenter_graph(plan)
         info = plan.manifest.segmenter
         assert info is not None  # segmenter_graph looked
-        return cls(info, graph, device=device, threads=threads)
+        return cls(info, graph, device=device, threads=threads, open_graphs=open_graphs)
 
     @property
     def compiled(self) -> bool:

@@ -27,6 +27,8 @@ COMMANDS = {
     "predict": ("graftsdk.cli.predict", "people and their attributes in images, videos and live sources"),
     "crop": ("graftsdk.cli.crop", "every person as a picture of its own, for annotation and training"),
     "bench": ("graftsdk.cli.bench", "how fast a plan is here, stage by stage, and against what it promises"),
+    "quantize": ("graftsdk.cli.quantize", "parts of a plan in INT8, FP16 or BF16, each label weighed against float32"),
+    "build": ("graftsdk.cli.build", "TensorRT engines of a plan, ahead of time, with or without a GPU here"),
     "verify": ("graftsdk.cli.verify", "is a plan still right: digests, golden scores, engine against reference"),
     "doctor": ("graftsdk.cli.doctor", "what this machine can do, and what is wrong with the installation"),
     "cache": ("graftsdk.cli.cache", "the compiled engines of this user: ls, clear, verify"),
@@ -121,3 +123,7 @@ def _drop_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
+
+
+if __name__ == "__main__":  # python -m graftsdk.cli.main: what builds engines for a predictor
+    sys.exit(main())

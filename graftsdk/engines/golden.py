@@ -6,6 +6,7 @@ The crops come from `graftsdk.preprocess.golden_crops`, decisions from `graftsdk
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,9 @@ from graftsdk.errors import InputError
 from graftsdk.plan import Manifest
 from graftsdk.text import listed
 
-__all__ = ["GoldenChange", "check_golden"]
+__all__ = ["GoldenChange", "check_golden", "log_golden"]
+
+_log = logging.getLogger("graftsdk")
 
 Run = Callable[[npt.NDArray[np.float32], Sequence[str]], Mapping[str, npt.NDArray[Any]]]
 Decide = Callable[[Sequence[str], Sequence[float], Mapping[str, float]], Any]
@@ -76,3 +79,18 @@ def check_golden(
         )
         changes.append(GoldenChange(label, float(np.abs(scores - wanted).max(initial=0.0)), flips))
     return tuple(changes)
+
+
+def log_golden(changes: Sequence[GoldenChange]) -> None:
+    """One line in the log: the largest change of all labels, as a warning with the labels whose decisions flip."""
+    flipped = [f"{change.label} ({change.flips})" for change in changes if change.flips]
+    largest = max((change.largest for change in changes), default=0.0)
+    if flipped:
+        _log.warning(
+            "golden crops: scores differ from the plan's by up to %.1e, decisions flip for %s; look at these labels "
+            "with graftsdk evaluate before they serve",
+            largest,
+            listed(flipped),
+        )
+    else:
+        _log.info("golden crops: scores differ from the plan's by up to %.1e, no decision flips", largest)

@@ -46,13 +46,17 @@ class Wanted:
     layout: str = "merged"
     labels: tuple[str, ...] | None = None
 
-    def command(self, library: Library, folder: Path) -> str:
-        """The shell command that builds them into `folder`."""
+    def words(self, library: Library, folder: Path) -> list[str]:
+        """The words of the command that builds them into `folder`."""
         words = ["graftsdk", "build", self.plan, "--for", self.capability, "--runtime", library.name.replace("_", "-")]
         words += ["--precision", self.precision] * (self.precision != "float32")
         words += ["--layout", self.layout] * (self.layout != "merged")
         words += ["--labels", *self.labels] if self.labels is not None else []
-        return shlex.join([*words, "-o", str(folder)])
+        return [*words, "-o", str(folder)]
+
+    def command(self, library: Library, folder: Path) -> str:
+        """As a shell takes it."""
+        return shlex.join(self.words(library, folder))
 
 
 @dataclass(frozen=True)

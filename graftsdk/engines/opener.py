@@ -1,0 +1,132 @@
+"""Which engine runs a plan's graphs, and what it takes to open it: ONNX Runtime, or TensorRT engines built ahead."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from graftsdk.engines.base import Engine, Graph
+from graftsdk.engines.opening import open_engine
+from graftsdk.errors import EngineBuildError, EngineIncompatible, InputError
+
+__all__ = ["ENGINES", "Opener", "default_folder"]
+
+ENGINES = ("auto", "onnxruntime", "tensorrt")
+BUILDS = ("never", "auto")
+
+
+def default_folder(plan: str | os.PathLike[str]) -> Path:
+    """Where `graftsdk build` puts the engines of a plan, and where they are looked for: `<plan's name>.engines`."""
+    path = Path(plan)
+    return path.with_name(f"{path.stem}.engines")
+
+
+class Opener:
+    """Opens the graphs of one plan, the segmenter's as well, on the engine and device that were asked for.
+
+    Args:
+        plan: its path; None for bytes, whose engines must be in a folder that is named.
+        device: "auto", "cpu" or "cuda". threads: of ONNX Runtime's engines.
+        engine: "onnxruntime"; "tensorrt", engines that `graftsdk build` made; "auto" takes those where a folder of
+            them is named, else ONNX Runtime.
+        runtime: "tensorrt" or "tensorrt_rtx"; None for the first that is installed.
+        engines: the folder; None for `default_folder`.
+        build: "never", or "auto": what is missing or does not fit is built now, which takes minutes.
+        trust_engines: run engines that this machine did not build. They are code.
+        precision, layout, labels: what the engines are for; said in messages, and to what builds.
+
+    Raises:
+        InputError: an argument, or two that exclude each other.
+    """
+
+    def __init__(
+        self,
+        plan: str | os.PathLike[str] | None,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        engine: str = "auto",
+        runtime: str | None = None,
+        engines: str | os.PathLike[str] | None = None,
+        build: str = "never",
+        trust_engines: bool = False,
+        precision: str = "float32",
+        layout: str = "merged",
+        labels: tuple[str, ...] | None = None,
+    ) -> None:
+        for name, value, known in (("engine", engine, ENGINES), ("build", build, BUILDS)):
+            if value not in known:
+                raise InputError(f"{name}: expected one of {', '.join(known)}, found {value!r:.40}")
+        self.engine = engine if engine != "auto" else "onnxruntime" if engines is None else "tensorrt"
+        given = {"runtime": runtime, "engines": engines, "trust_engines": trust_engines or None}
+        given |= {"build": build if build != "never" else None}
+        if self.engine == "onnxruntime":
+            for name, value in given.items():
+                if value is not None:
+                    raise InputError(f"{name}: expected it with engine='tensorrt' only, found engine={engine!r}")
+        elif device == "cpu":
+            raise InputError("engine: expected 'onnxruntime' on device 'cpu', found 'tensorrt', which needs a GPU")
+        elif engines is None and plan is None:
+            raise InputError("engines: expected the folder of the engines with a plan that has no path, found None")
+        self._plan = None if plan is None else os.fspath(plan)
+        self._folder = Path(engines) if engines is not None else None if plan is None else default_folder(plan)
+        self._device, self._threads, self._runtime = device, threads, runtime
+        self._build, self._trust = build, trust_engines
+        self._precision, self._layout, self._labels = precision, layout, labels
+        self._gpu: Any = None
+
+    def open(self, graphs: Sequence[Graph]) -> Engine:
+        """An engine that runs `graphs`, in this order, ready for its first caller where it is TensorRT's.
+
+        Raises:
+            MissingDependency, EngineIncompatible, EngineBuildError, PlanError: see `open_engine` and `load_engines`.
+        """
+        if self.engine == "onnxruntime":
+            return open_engine(graphs, device=self._device, threads=self._threads)
+        return self._open_built(graphs)
+
+    def close(self) -> None:
+        """Let go of the GPU; after its engines."""
+        if self._gpu is not None:
+            self._gpu.close()
+
+    def _open_built(self, graphs: Sequence[Graph]) -> Engine:
+        from graftsdk.engines.cuda import open_device
+        from graftsdk.engines.tensorrt import find_library
+        from graftsdk.engines.tensorrt_engine import TensorRTEngine
+        from graftsdk.engines.trust import Wanted, load_engines
+
+        assert self._folder is not None  # looked at when this was made
+        library = find_library(self._runtime)
+        if self._gpu is None:
+            self._gpu = open_device()
+        wanted = Wanted(self._plan or "PLAN", self._gpu.compute_capability, self._precision, self._layout, self._labels)
+        loaded = load_engines(
+            graphs,
+            self._folder,
+            library,
+            wanted,
+            trust_engines=self._trust,
+            build=None if self._build == "never" else lambda: self._run(wanted.words(library, self._folder)),
+        )
+        engine = TensorRTEngine(graphs, loaded.contents, library=library, device=self._gpu, buckets=loaded.batches)
+        try:
+            engine.warm_up()
+        except BaseException:
+            engine.close()
+            raise
+        return engine
+
+    def _run(self, words: Sequence[str]) -> None:
+        """Build by the command, in a process of its own: its crash and its memory are not ours."""
+        if self._plan is None:
+            raise EngineIncompatible("build='auto': expected a plan with a path to build from, found bytes or a file")
+        done = subprocess.run([sys.executable, "-m", "graftsdk.cli.main", *words[1:]], check=False)
+        if done.returncode:
+            raise EngineBuildError(
+                f"building engines: expected exit status 0, found {done.returncode}; its output above says why"
+            )
