@@ -236,8 +236,8 @@ predictor = Predictor(sys.argv[1])
 expected = predictor.predict(image, boxes=boxes).to_dict()["persons"]
 interrupted = 0
 for i in range(20):
-    threading.Timer(0.002 + 0.004 * i, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
+        threading.Timer(0.002 + 0.004 * i, os.kill, (os.getpid(), signal.SIGINT)).start()
         while True:
             predictor.predict(image, boxes=boxes)
     except KeyboardInterrupt:
