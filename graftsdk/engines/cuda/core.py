@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from graftsdk.engines.cuda.driver_errors import cuda_errors, no_driver, old_driver
+from graftsdk.engines.cuda.core_resources import CoreEvent, CoreGraph, CoreModule, CoreStream, native_of
+from graftsdk.engines.cuda.driver_errors import call, cuda_errors, no_driver, old_driver
 from graftsdk.engines.cuda.pinned import array_at
 from graftsdk.engines.cuda.protocol import Device
-from graftsdk.engines.cuda.resources import Event, Function, Graph, Module, Stream
-from graftsdk.errors import EngineError, EngineIncompatible, InputError, MissingDependency
+from graftsdk.engines.cuda.resources import Event, Stream
+from graftsdk.errors import EngineError, EngineIncompatible, MissingDependency
 
-__all__ = ["CoreDevice", "call"]
+__all__ = ["CoreDevice"]
 
 
 class CoreDevice(Device):
@@ -36,7 +37,7 @@ class CoreDevice(Device):
 
     def __init__(self, index: int = 0) -> None:
         super().__init__()
-        self._core, self._driver = _packages()
+        self.core, self._driver = _packages()
         self.index = index
         self._threads = threading.local()
         with cuda_errors(f"opening CUDA device {index}"):
@@ -54,8 +55,8 @@ class CoreDevice(Device):
                 self.name = str(native.name)
                 self.compute_capability = "{}.{}".format(*native.compute_capability)
                 self.total_memory = int(call(self._driver.cuMemGetInfo())[1])
-                self._pool = native.create_stream(options=self._core.StreamOptions(nonblocking=True))
-                self._pinned = self._core.LegacyPinnedMemoryResource()
+                self._pool = native.create_stream(options=self.core.StreamOptions(nonblocking=True))
+                self._pinned = self.core.LegacyPinnedMemoryResource()
 
     def free_memory(self) -> int:
         """Bytes that the driver says are free."""
@@ -73,18 +74,18 @@ class CoreDevice(Device):
 
     def wait_for_handle(self, stream: Stream, handle: int) -> None:
         with self._using(stream), cuda_errors("waiting for a foreign stream"):
-            _native(stream).wait(self._core.Stream.from_handle(handle))
+            native_of(stream).wait(self.core.Stream.from_handle(handle))
 
     def order_handle(self, event: Event, handle: int) -> None:
         event.check_open()
         with self.active(), cuda_errors("ordering a foreign stream"):
-            self._core.Stream.from_handle(handle).wait(_native(event))
+            self.core.Stream.from_handle(handle).wait(native_of(event))
 
     def _native(self) -> Any:
         """cuda.core's device of this thread, whose objects are told in each thread which context is meant."""
         found = getattr(self._threads, "device", None)
         if found is None:
-            found = self._core.Device(self.index)
+            found = self.core.Device(self.index)
             found.set_current()  # the context on top is the primary one already: `active` pushed it
             self._threads.device = found
         return found
@@ -117,11 +118,11 @@ class CoreDevice(Device):
 
     def _stream(self) -> CoreStream:
         with cuda_errors("stream"):
-            return CoreStream(self, self._native().create_stream(options=self._core.StreamOptions(nonblocking=True)))
+            return CoreStream(self, self._native().create_stream(options=self.core.StreamOptions(nonblocking=True)))
 
     def _event(self, timing: bool) -> CoreEvent:
         with cuda_errors("event"):
-            options = self._core.EventOptions(timing_enabled=timing)
+            options = self.core.EventOptions(timing_enabled=timing)
             return CoreEvent(self, self._native().create_event(options=options), timing)
 
     def _sync(self) -> None:
@@ -130,7 +131,7 @@ class CoreDevice(Device):
 
     def _capture(self, stream: Stream, enqueue: Callable[[], object]) -> CoreGraph:
         with cuda_errors("capture"):
-            builder = _native(stream).create_graph_builder()
+            builder = native_of(stream).create_graph_builder()
             builder.begin_building("thread_local")  # other threads may allocate meanwhile, this one may not
         try:
             enqueue()
@@ -144,7 +145,7 @@ class CoreDevice(Device):
 
     def _load_module(self, image: bytes) -> CoreModule:
         with cuda_errors("load_module"):
-            code = self._core.ObjectCode.from_cubin(image)
+            code = self.core.ObjectCode.from_cubin(image)
             code.handle  # noqa: B018 (asked for, it is loaded now, and an image for another device is refused here)
             return CoreModule(self, code)
 
@@ -158,140 +159,6 @@ class CoreDevice(Device):
 
     def _close(self) -> None:
         self._pool.close()  # the primary context stays: it is everybody's
-
-
-class CoreStream(Stream):
-    """See `Stream`."""
-
-    def __init__(self, device: CoreDevice, native: Any) -> None:
-        super().__init__(device)
-        self.native = native
-        self._handle = int(native.handle)
-
-    @property
-    def handle(self) -> int:
-        """The cudaStream_t."""
-        self.check_open()
-        return self._handle
-
-    def close(self) -> None:
-        """Let go of it; what is enqueued is still done."""
-        if not self._closed:
-            self.native.close()
-        self._closed = True
-
-    def _sync(self) -> None:
-        with cuda_errors("stream.sync"):
-            self.native.sync()
-
-
-class CoreEvent(Event):
-    """See `Event`."""
-
-    def __init__(self, device: CoreDevice, native: Any, timing: bool) -> None:
-        super().__init__(device)
-        self.native = native
-        self._timing = timing
-        self._recorded = False
-
-    def close(self) -> None:
-        """Let go of it."""
-        if not self._closed:
-            self.native.close()
-        self._closed = True
-
-    def _record(self, stream: Stream) -> None:
-        with cuda_errors("event.record"):
-            _native(stream).record(self.native)
-        self._recorded = True
-
-    def _wait(self, stream: Stream) -> None:
-        with cuda_errors("event.wait"):
-            _native(stream).wait(self.native)
-
-    def _sync(self) -> None:
-        with cuda_errors("event.sync"):
-            self.native.sync()
-
-    def _done(self) -> bool:
-        with cuda_errors("event.done"):
-            return bool(self.native.is_done)
-
-    def _elapsed(self, start: CoreEvent) -> float:
-        if not all(event._timing and event._recorded and event._done() for event in (self, start)):
-            raise InputError("elapsed: expected two events made with timing=True, recorded and reached; sync() them")
-        with cuda_errors("event.elapsed"):
-            return float(self.native - start.native)
-
-
-class CoreGraph(Graph):
-    """See `Graph`."""
-
-    def __init__(self, device: CoreDevice, native: Any) -> None:
-        super().__init__(device)
-        self.native = native
-
-    def close(self) -> None:
-        """Let go of it; a launch that runs is still done."""
-        if not self._closed:
-            self.native.close()
-        self._closed = True
-
-    def _launch(self, stream: Stream) -> None:
-        with cuda_errors("graph.launch"):
-            self.native.launch(_native(stream))
-
-
-class CoreModule(Module):
-    """See `Module`."""
-
-    def __init__(self, device: CoreDevice, code: Any) -> None:
-        super().__init__(device)
-        self._code: Any = code
-        self._core = device._core
-
-    def function(self, name: str) -> CoreFunction:
-        self.check_open()
-        with self.device.active(), cuda_errors(f"kernel {name}"):
-            return CoreFunction(self, name, self._code.get_kernel(name), self._core)
-
-    def _unload(self) -> None:
-        self._code = None
-
-
-class CoreFunction(Function):
-    """See `Function`."""
-
-    def __init__(self, module: CoreModule, name: str, native: Any, core: Any) -> None:
-        super().__init__(module, name)
-        self._native = native
-        self._core = core
-
-    def _launch(
-        self,
-        stream: Any,
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        args: list[int | np.generic],
-        shared: int,
-    ) -> None:
-        with cuda_errors(f"kernel {self.name}"):
-            config = self._core.LaunchConfig(grid=grid, block=block, shmem_size=shared)
-            self._core.launch(stream.native, config, self._native, *args)
-
-
-def call(result: tuple[Any, ...]) -> Any:
-    """What a call of cuda.bindings gave, without its status: None, a value or a tuple.
-
-    Raises:
-        RuntimeError: the status is not success; `cuda_errors` around the call makes it ours.
-    """
-    status, *values = result
-    if int(status) != 0:
-        raise RuntimeError(f"{status.name} ({int(status)})")
-    if not values:
-        return None
-    return values[0] if len(values) == 1 else tuple(values)
 
 
 def _packages() -> tuple[Any, Any]:
@@ -311,9 +178,5 @@ def _check_driver(driver: Any) -> None:
     if found == 0:
         raise no_driver(doing, "its version is 0")
     if found // 1000 < made_for:
-        raise old_driver(doing, f"one for CUDA {found // 1000}.{found % 1000 // 10}", f"{made_for}.0")
+        raise old_driver(doing, f"one for CUDA {found // 1000}.{found % 1000 // 10}", f"CUDA {made_for}.0 or newer")
     call(driver.cuInit(0))
-
-
-def _native(thing: Any) -> Any:
-    return thing.native

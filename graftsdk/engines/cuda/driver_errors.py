@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from graftsdk.errors import EngineError, EngineIncompatible, EngineOutOfMemory, GraftError
 
-__all__ = ["KNOWN", "TEXTS", "cuda_error", "cuda_errors", "no_driver", "old_driver"]
+__all__ = ["KNOWN", "TEXTS", "call", "cuda_error", "cuda_errors", "no_driver", "old_driver"]
 
 _DRIVER = "check the driver with nvidia-smi"
 _RESTART = "the device's context is lost: start the process again, and look for a kernel that writes out of bounds"
@@ -45,7 +46,7 @@ KNOWN: dict[str, tuple[type[EngineError], str]] = {
     "INVALID_SOURCE": (EngineIncompatible, _OTHER_DEVICE),
     "INVALID_PTX": (EngineIncompatible, _OTHER_DEVICE),
     "UNSUPPORTED_PTX_VERSION": (EngineIncompatible, "the driver is older than the compiler; compile to a cubin"),
-    "NOT_FOUND": (EngineIncompatible, 'name a kernel of this module, declared extern "C"'),
+    "NOT_FOUND": (EngineIncompatible, 'name a kernel as its source does, extern "C"; else the driver is too old'),
     "ILLEGAL_ADDRESS": (EngineError, _RESTART),
     "MISALIGNED_ADDRESS": (EngineError, _RESTART),
     "LAUNCH_FAILED": (EngineError, _RESTART),
@@ -92,8 +93,8 @@ def no_driver(doing: str, found: str) -> EngineIncompatible:
 def old_driver(doing: str, found: str, needed: str) -> EngineIncompatible:
     """The error for a driver that is older than the packages need."""
     return EngineIncompatible(
-        f"{doing}: expected a driver for CUDA {needed} or newer, found {found[:200]}; install a newer driver "
-        "(580 or newer for CUDA 13), or with one for CUDA 12: pip install 'cuda-core[cu12]'"
+        f"{doing}: expected a driver for {needed}, found {found[:200]}; install a newer driver (580 or newer for "
+        "CUDA 13), or packages for the CUDA that it serves: pip install 'cuda-core[cu12]' for CUDA 12"
     )
 
 
@@ -115,6 +116,20 @@ def cuda_errors(doing: str) -> Iterator[None]:
         raise mapped from error
 
 
+def call(result: tuple[Any, ...]) -> Any:
+    """What a call of cuda.bindings gave, without its status: None, a value or a tuple.
+
+    Raises:
+        RuntimeError: the status is not success; `cuda_errors` around the call makes it ours.
+    """
+    status, *values = result
+    if int(status) != 0:
+        raise RuntimeError(f"{status.name} ({int(status)})")
+    if not values:
+        return None
+    return values[0] if len(values) == 1 else tuple(values)
+
+
 def cuda_error(error: Exception, doing: str) -> EngineError | None:
     """Our error for one of the packages'; None for one that is not theirs."""
     text = " ".join(str(error).split())[:600]
@@ -124,7 +139,7 @@ def cuda_error(error: Exception, doing: str) -> EngineError | None:
     if isinstance(error, ImportError):
         return _import_error(error, doing, text)
     if kind is RuntimeError and re.search(r'Function "cu\w+" not found', text):
-        return old_driver(doing, text, "13.0" if "13" in text else "this package's version")
+        return old_driver(doing, text, "this version of cuda-bindings")
     name = _name(text)
     if name is None and (isinstance(error, MemoryError) or "out of memory" in text.lower()):
         name = "OUT_OF_MEMORY"
@@ -140,7 +155,7 @@ def _import_error(error: ImportError, doing: str, text: str) -> EngineError | No
     if "libcuda.so" in text and "undefined symbol" not in text:
         return no_driver(doing, text)
     if "undefined symbol: cu" in text:
-        return old_driver(doing, text, "this build of pycuda")
+        return old_driver(doing, text, "the CUDA that pycuda was built with")
     return None
 
 

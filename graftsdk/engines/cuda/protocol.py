@@ -15,24 +15,22 @@ from __future__ import annotations
 
 import os
 import threading
-from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
 from graftsdk.arguments import whole_number
-from graftsdk.engines.cuda.resources import Block, DeviceBuffer, Event, Graph, HostBuffer, Module, Stream, host_block
-from graftsdk.errors import EngineClosed, EngineError, EngineForked, EngineIncompatible, InputError, ShapeError
+from graftsdk.engines.cuda.checks import LARGEST, fitting, host_block
+from graftsdk.engines.cuda.hooks import Hooks
+from graftsdk.engines.cuda.ledger import Ledger
+from graftsdk.engines.cuda.resources import Block, DeviceBuffer, Event, Graph, HostBuffer, Module, Stream
+from graftsdk.errors import EngineClosed, EngineError, EngineForked, EngineIncompatible, InputError
 
 __all__ = ["Device"]
 
-_LARGEST = 1 << 62  # bytes; what a 64-bit size can hold with room for our own sums
 
-
-class Device(ABC):
+class Device(Hooks):
     """One device, its memory and its queues. Made by `open_device`; a context manager; safe to use from many threads.
 
     Attributes:
@@ -55,10 +53,7 @@ class Device(ABC):
         self._process = os.getpid()
         self._closed = False
         self._quiet = threading.RLock()  # held by what may not meet a capture: waiting for the device, freeing
-        self._ledger = threading.Lock()
-        self._live: dict[int, int] = {}  # key of an allocation -> bytes, device and pinned
-        self._key = 0
-        self._dropped: deque[tuple[int, Callable[[Any], None], Any]] = deque()  # to be freed, see `_reclaim`
+        self._ledger = Ledger()
         self._capturing: int | None = None  # the thread that captures
         self._local = threading.local()
 
@@ -72,12 +67,12 @@ class Device(ABC):
             EngineOutOfMemory: the device has not that much left.
             EngineError: called from inside a capture.
         """
-        size = whole_number("alloc: nbytes", nbytes, 0, _LARGEST)
+        size = whole_number("alloc: nbytes", nbytes, 0, LARGEST)
         with self._outside_capture("alloc"):
             self._reclaim()
             pointer, allocation = self._alloc(max(size, 1))
-            key = self._enter(size)
-        return DeviceBuffer(self, pointer, size, allocation, self._give_back(key, self._free))
+            give_back = self._ledger.enter(size, self._free)
+        return DeviceBuffer(self, pointer, size, allocation, give_back)
 
     def alloc_pinned(self, nbytes: int) -> HostBuffer:
         """Page-locked host memory, from and to which copies run beside other work; `.array` is uint8[nbytes].
@@ -85,32 +80,26 @@ class Device(ABC):
         Raises:
             InputError, EngineOutOfMemory, EngineError: as for `alloc`.
         """
-        size = whole_number("alloc_pinned: nbytes", nbytes, 0, _LARGEST)
+        size = whole_number("alloc_pinned: nbytes", nbytes, 0, LARGEST)
         with self._outside_capture("alloc_pinned"):
             self._reclaim()
             array, allocation = self._alloc_pinned(max(size, 1))
-            key = self._enter(size)
-        return HostBuffer(self, array[:size], allocation, self._give_back(key, self._free_pinned))
+            give_back = self._ledger.enter(size, self._free_pinned)
+        return HostBuffer(self, array[:size], allocation, give_back)
 
     @property
     def live_buffers(self) -> int:
         """Allocations not yet given back, for leak checks."""
         with self._outside_capture("live_buffers"):
             self._reclaim()
-        with self._ledger:
-            return len(self._live)
+        return self._ledger.count
 
     @property
     def live_bytes(self) -> int:
         """Bytes of them as they were asked for, device and pinned."""
         with self._outside_capture("live_bytes"):
             self._reclaim()
-        with self._ledger:
-            return sum(self._live.values())
-
-    @abstractmethod
-    def free_memory(self) -> int:
-        """Bytes that the device says are free; pools may hold more for us."""
+        return self._ledger.bytes
 
     # ----------------------------------------------------------------------------------------------- copies
 
@@ -144,7 +133,7 @@ class Device(ABC):
         """Enqueue filling the first `nbytes` bytes of `dst` with `value`, 0 to 255."""
         byte = whole_number("memset: value", value, 0, 255)
         pointer, room = self._block("memset: dst", dst)
-        size = _fitting("memset", nbytes, room)
+        size = fitting("memset", nbytes, room)
         with self._using(stream):
             if size:
                 self._memset(pointer, byte, size, stream)
@@ -269,95 +258,19 @@ class Device(ABC):
     def __repr__(self) -> str:
         return f"<{self.kind} device {self.index}: {self.name}, compute capability {self.compute_capability}>"
 
-    # ------------------------------------------------------------------------------------ what a kind fills in
-
-    @abstractmethod
-    def _alloc(self, nbytes: int) -> tuple[int, Any]:
-        """Address and native allocation, usable on every stream at once."""
-
-    @abstractmethod
-    def _free(self, allocation: Any) -> None:
-        """Give it back; no work on the device uses it any more."""
-
-    @abstractmethod
-    def _alloc_pinned(self, nbytes: int) -> tuple[np.ndarray, Any]:
-        """uint8[nbytes] on page-locked memory, and the native allocation."""
-
-    @abstractmethod
-    def _free_pinned(self, allocation: Any) -> None: ...
-
-    @abstractmethod
-    def _memcpy(self, kind: str, dst: int, src: int, nbytes: int, stream: Stream, host: object) -> None:
-        """`kind` is "h2d", "d2h" or "d2d"; `host` is the host's side of it."""
-
-    @abstractmethod
-    def _memset(self, ptr: int, value: int, nbytes: int, stream: Stream) -> None: ...
-
-    @abstractmethod
-    def _stream(self) -> Stream: ...
-
-    @abstractmethod
-    def _event(self, timing: bool) -> Event: ...
-
-    @abstractmethod
-    def _sync(self) -> None: ...
-
-    @abstractmethod
-    def _capture(self, stream: Stream, enqueue: Callable[[], object]) -> Graph: ...
-
-    @abstractmethod
-    def _load_module(self, image: bytes) -> Module: ...
-
-    @abstractmethod
-    def _push(self) -> None: ...
-
-    @abstractmethod
-    def _pop(self) -> None: ...
-
-    @abstractmethod
-    def _close(self) -> None: ...
-
-    def index_of(self, ptr: int) -> int | None:
-        """The number of the device that the address belongs to; None where it is none's."""
-        return self.index
-
-    @abstractmethod
-    def wait_for_handle(self, stream: Stream, handle: int) -> None:
-        """Later work on `stream` waits for what was enqueued on the foreign stream `handle`; 1 and 2 as in DLPack."""
-
-    @abstractmethod
-    def order_handle(self, event: Event, handle: int) -> None:
-        """Later work on the foreign stream `handle` waits for `event`; 1 and 2 as in DLPack."""
-
     # --------------------------------------------------------------------------------------------- private
 
-    def _enter(self, size: int) -> int:
-        with self._ledger:
-            self._key += 1
-            self._live[self._key] = size
-            return self._key
-
-    def _give_back(self, key: int, free: Callable[[Any], None]) -> Callable[[Any], None]:
-        return lambda native: self._dropped.append((key, free, native))
-
     def _reclaim(self, *, synced: bool = False) -> None:
-        """Free what was closed or dropped. Finalisers only queue it: they may run in any thread, in a capture too."""
-        while self._dropped:
+        """Free what was closed or dropped, once the device has done its work."""
+        if self._ledger.waiting:
             if not synced:
                 self._sync()
-                synced = True
-            try:
-                key, free, native = self._dropped.popleft()
-            except IndexError:  # another thread took it
-                return
-            with self._ledger:
-                self._live.pop(key, None)  # not there: something else than memory
-            free(native)
+            self._ledger.free_waiting()
 
     def _reclaim_closed(self) -> None:
         """After a buffer's `close`: at once, or once the capture of this thread is over."""
         if self._closed:
-            self._dropped.clear()  # the native allocations free themselves
+            self._ledger.forget()  # the native allocations free themselves
         if self._closed or os.getpid() != self._process or self._capturing == threading.get_ident():
             return
         with self._outside_capture("close"):
@@ -389,14 +302,7 @@ class Device(ABC):
     def _copy(
         self, kind: str, dst: tuple[int, int], src: tuple[int, int], nbytes: int, stream: Stream, host: object
     ) -> None:
-        size = _fitting(kind, nbytes, min(dst[1], src[1]))
+        size = fitting(kind, nbytes, min(dst[1], src[1]))
         with self._using(stream):
             if size:
                 self._memcpy(kind, dst[0], src[0], size, stream, host)
-
-
-def _fitting(doing: str, nbytes: int, room: int) -> int:
-    size = whole_number(f"{doing}: nbytes", nbytes, 0, _LARGEST)
-    if size > room:
-        raise ShapeError(f"{doing}: expected at most {room} bytes, which the memory holds, found {size}")
-    return size

@@ -7,6 +7,7 @@ here; a test compares every name that is used with pycuda where it is installed.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import weakref
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from graftsdk.errors import EngineIncompatible, InputError, MissingDependency
 __all__ = ["PycudaDevice"]
 
 _NONBLOCKING = 1  # CU_STREAM_NON_BLOCKING; pycuda has no name for it
+_contexts: dict[int, Any] = {}  # by device
+_contexts_lock = threading.Lock()
 
 
 class PycudaDevice(Device):
@@ -52,7 +55,7 @@ class PycudaDevice(Device):
             self.name = str(native.name())
             self.compute_capability = "{}.{}".format(*native.compute_capability())
             self.total_memory = int(native.total_memory())
-            self._context = native.retain_primary_context()
+            self._context = _primary_context(native, index)
 
     def free_memory(self) -> int:
         """Bytes that the driver says are free."""
@@ -67,7 +70,7 @@ class PycudaDevice(Device):
 
     def discard(self, native: Any) -> None:
         """Destroy something of pycuda's at the next time when its context is current; called by finalisers."""
-        self._dropped.append((0, lambda dropped: None, native))
+        self._ledger.discard(native)
 
     def _alloc(self, nbytes: int) -> tuple[int, Any]:
         with cuda_errors(f"alloc of {nbytes} bytes"):
@@ -132,7 +135,7 @@ class PycudaDevice(Device):
             self._cuda.Context.pop()
 
     def _close(self) -> None:
-        """The primary context is given back with the last object that holds it."""
+        """The primary context stays: it is everybody's."""
 
 
 class PycudaStream(Stream):
@@ -233,6 +236,19 @@ class PycudaFunction(Function):
                 function = module.native.get_function(self.name).prepare(types)
                 module.prepared[(self.name, *types)] = function
             function.prepared_async_call(grid, block, stream.native, *args, shared_size=shared)
+
+
+def _primary_context(native: Any, index: int) -> Any:
+    """The device's primary context as one object of pycuda for the whole process, which is never destroyed.
+
+    Its destructor would detach a context that only may be released (pycuda 2026.1), and pycuda takes two objects of one
+    context for two contexts.
+    """
+    with _contexts_lock:
+        if index not in _contexts:
+            _contexts[index] = native.retain_primary_context()
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(_contexts[index]))
+        return _contexts[index]
 
 
 def _package(index: int) -> Any:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 
 from graftsdk.arguments import whole_number
-from graftsdk.errors import EngineClosed, InputError, LayoutError, ShapeError
+from graftsdk.engines.cuda.checks import kernel_argument, three_sizes
+from graftsdk.errors import EngineClosed, InputError
 
 if TYPE_CHECKING:
     from graftsdk.engines.cuda.protocol import Device
@@ -27,7 +28,6 @@ __all__ = [
     "Module",
     "Resource",
     "Stream",
-    "host_block",
 ]
 
 
@@ -291,9 +291,9 @@ class Function(ABC):
         """
         device = self.module.device
         self.module.check_open()
-        grids, blocks = _three("grid", grid, (1 << 31) - 1), _three("block", block, 1024)
+        grids, blocks = three_sizes("grid", grid, (1 << 31) - 1), three_sizes("block", block, 1024)
         whole_number("launch: shared", shared, 0, 1 << 30)
-        values = [_argument(self.name, index, value, device) for index, value in enumerate(args)]
+        values = [kernel_argument(self.name, index, value, device) for index, value in enumerate(args)]
         with device._using(stream):
             self._launch(stream, grids, blocks, values, shared)
 
@@ -307,41 +307,3 @@ class Function(ABC):
         shared: int,
     ) -> None:
         """`args`: ints are addresses."""
-
-
-def host_block(what: str, memory: HostBuffer | np.ndarray, *, writable: bool) -> tuple[int, int]:
-    """Address and size of the host's side of a copy.
-
-    Raises:
-        InputError: neither an array nor a HostBuffer, or read-only where it is written.
-        LayoutError: the array's elements do not lie one after another.
-    """
-    array = memory.array if isinstance(memory, HostBuffer) else memory
-    if not isinstance(array, np.ndarray) or array.dtype.hasobject:
-        raise InputError(f"{what}: expected a HostBuffer or an array of numbers, found {type(memory).__name__}")
-    if not array.flags.c_contiguous:
-        raise LayoutError(f"{what}: expected a C-contiguous array, found strides {array.strides}; copy it first")
-    if writable and not array.flags.writeable:
-        raise InputError(f"{what}: expected a writable array, found a read-only one")
-    return array.__array_interface__["data"][0], array.nbytes
-
-
-def _three(what: str, numbers: tuple[int, ...], high: int) -> tuple[int, int, int]:
-    if not isinstance(numbers, tuple) or not 1 <= len(numbers) <= 3:
-        raise ShapeError(f"launch: {what}: expected 1 to 3 whole numbers, found {numbers!r:.80}")
-    sizes = [whole_number(f"launch: {what}", number, 1, high) for number in numbers]
-    x, y, z = sizes + [1] * (3 - len(sizes))
-    return x, y, z
-
-
-def _argument(name: str, index: int, value: Any, device: Device) -> int | np.generic:
-    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return whole_number(f"{name}: argument {index}, an address", value, 0, (1 << 64) - 1)
-    if getattr(value, "device", None) is device and hasattr(value, "ptr"):
-        return int(value.ptr)
-    raise InputError(
-        f"{name}: argument {index}: expected device memory, an int (an address) or a NumPy scalar (a value), "
-        f"found {type(value).__name__}; write, for one, np.float32(0.5)"
-    )
