@@ -27,7 +27,7 @@ from graftsdk.export.tensorrt import Wanted, build_graph, read_layers
 from graftsdk.graft import Group, externalize, graft_group, joints_of
 from graftsdk.plan import Plan, open_plan
 
-__all__ = ["Item", "Job", "main"]
+__all__ = ["Item", "Job", "load_graph", "main"]
 
 _STATUS = Path("/proc/self/status")
 
@@ -161,7 +161,7 @@ def _build_item(plan: Plan, group: Group | None, item: Item, job: Job, library: 
 
     frames.send("begin", key=item.key)
     begin("grafting")
-    content, weights = _load(plan, group)
+    content, weights = load_graph(plan, group)
     _let_go(plan)
     wanted = Wanted(job.targets, job.batches, item.owners, item.subject)
     built = build_graph(library, content, weights, wanted, write, begin)
@@ -177,7 +177,12 @@ def _build_item(plan: Plan, group: Group | None, item: Item, job: Job, library: 
     )
 
 
-def _load(plan: Plan, group: Group | None) -> tuple[bytes, Mapping[str, Any]]:
+def load_graph(plan: Plan, group: Group | None) -> tuple[bytes, Mapping[str, Any]]:
+    """The group, or the segmenter, as TensorRT takes it: bytes without their weights, and the weights.
+
+    Raises:
+        InputError: no segmenter. PlanCorrupt, UnsupportedOp: a part's graph that cannot be brought into that form.
+    """
     if group is None:
         return segmenter_graph(plan).load()
     model = graft_group(plan, group)

@@ -9,16 +9,22 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+import toy_segmenter
 import toys
 from onnx import helper
 
 from graftsdk.engines.layout import partition
 from graftsdk.engines.tensorrt import find_library
 from graftsdk.errors import EngineBuildError, EngineIncompatible, GraftError
+from graftsdk.export.build_child import Job, load_graph
+from graftsdk.export.engine_list import item_of, wanted_engines
+from graftsdk.export.quantize import quantize_branch, quantize_trunk, tap_scales
+from graftsdk.export.segmenter import read_segmenter
 from graftsdk.export.tensorrt import Built, Wanted, build_graph, profile_of
-from graftsdk.graft import externalize, graft_group, joints_of
+from graftsdk.graft import joints_of
 from graftsdk.plan import Part, Plan, open_plan
-from graftsdk.plan.edit import create_plan
+from graftsdk.plan.edit import create_plan, store_lowered
+from graftsdk.plan.lowered import Lowered
 from graftsdk.plan.onnx_part import model_from_part, part_from_model
 
 pytest.importorskip("tensorrt_rtx")
@@ -47,7 +53,7 @@ def build(
     owners[plan.manifest.trees[0].trunk] = "the trunk"
     pieces: list[bytes] = []
     phases: list[str] = []
-    content, weights = externalize(graft_group(plan, group))
+    content, weights = load_graph(plan, group)
     wanted = Wanted(tuple(targets), tuple(batches), owners, "the merged engine")
     built = build_graph(LIBRARY, content, change(weights), wanted, pieces.append, phases.append)
     return built, b"".join(pieces), phases
@@ -114,6 +120,45 @@ def test_a_lower_precision_is_smaller_and_has_the_same_ends(plan: Plan) -> None:
     assert len(smaller) < len(engine)
 
 
+def test_int8_of_trunk_and_branch(tmp_path: Path, rng: np.random.Generator) -> None:
+    stock, child = toys.trunk(), toys.branch("child", 1, on=toys.trunk()[1])
+    create_plan(tmp_path / "engine.plan", stock, [child])
+    trunk = quantize_trunk(*stock, [toys.crops(4)])
+    taps = rng.random((4, *toys.tap_shape(1)), np.float32)
+    branch = quantize_branch(*child, [taps], tap_scales(trunk)[1])
+    passed = {part.name: Lowered(form.name, True, 4, 0.0, 0.0, 0, None, 1.0) for part, form in
+              ((stock[0], trunk), (child[0], branch))}  # fmt: skip
+    store_lowered(tmp_path / "engine.plan", "int8", passed, [trunk, branch])
+    with open_plan(tmp_path / "engine.plan") as plan:
+        built, engine, _ = build(plan, precision="int8")
+        plain, whole, _ = build(plan)
+    assert engine[:4] == b"vtrt" and engine != whole
+    assert (built.inputs, built.outputs) == (plain.inputs, plain.outputs)
+
+
+def test_the_segmenter_is_an_engine_of_its_own(tmp_path: Path) -> None:
+    source = read_segmenter(toy_segmenter.write(tmp_path / "s.onnx"))
+    create_plan(tmp_path / "engine.plan", toys.trunk(), [toys.branch("child")], source.entry())
+    with open_plan(tmp_path / "engine.plan") as plan:
+        digest = plan.manifest.parts[plan.manifest.segmenter.part].digest  # type: ignore[union-attr]
+        job = Job("engine.plan", plan.digest, "tensorrt_rtx", "1.7", "fp16", "split", ("child",), ("8.9",), (1, 8), ())
+        found = wanted_engines(plan.manifest, job, segmenter=True)
+        assert [(each.role, each.precision, each.batches) for each in found] == [
+            ("trunk", "fp16", (1, 8)),
+            ("branch", "fp16", (1, 8)),
+            ("segmenter", "float32", (1,)),
+        ]
+        assert [form for each in found for _, form in each.parts.values()] == ["fp16", "fp16", "float32"]
+        assert found[2].graph == digest and item_of(found[2], plan.manifest).subject == "the segmenter"
+        assert item_of(found[1], plan.manifest).owners[next(iter(found[1].parts))] == "label 'child'"
+        assert wanted_engines(plan.manifest, job, segmenter=False) == found[:2]
+        content, weights = load_graph(plan, None)
+        wanted = Wanted(("8.9",), (1,), {}, "the segmenter")
+        built = build_graph(LIBRARY, content, weights, wanted, list[bytes]().append, list[str]().append)
+    assert [port.name for port in built.inputs] == ["images"] and built.profiles == ()  # its batch is fixed
+    assert [port.name for port in built.outputs] == ["output0", "output1"]
+
+
 def test_an_unknown_operator_names_label_node_and_operator(tmp_path: Path) -> None:
     plan = with_operators(tmp_path / "engine.plan", child="Det", hat="", gender="Det")
     error = refused(plan)
@@ -174,6 +219,6 @@ def test_a_writer_that_fails_is_told_as_it_is(plan: Plan) -> None:
         raise OSError(28, "No space left on device")
 
     group = partition(joints_of(plan.manifest), "merged")[0]
-    content, weights = externalize(graft_group(plan, group))
+    content, weights = load_graph(plan, group)
     with pytest.raises(OSError, match="No space left"):
         build_graph(LIBRARY, content, weights, Wanted(("8.9",), (1,), {}, "it"), full, list[str]().append)
