@@ -109,8 +109,9 @@ class TensorRTEngine(Engine):
     def close(self) -> None:
         """Let go of engines and device memory. Runs in flight finish; later ones raise EngineClosed."""
         super().close()
-        self._lanes.close()
-        self._intake.close()
+        if not self._forked:  # else they are the parent's, and destroying them here may crash
+            self._lanes.close()
+            self._intake.close()
 
     def _open(self) -> tuple[tuple[OpenGraph, ...], bool]:
         with in_flight(), self._device.active():

@@ -36,6 +36,7 @@ class DeviceGraph:
     Attributes:
         profiles: the batches it takes; of an engine with a fixed batch that one.
         aux_streams: how many streams beside the main one a context of it uses.
+        most_scratch: bytes that a run needs at most beside inputs and outputs.
 
     Raises:
         EngineIncompatible: the engine computes something else than the graph, or has inputs that cannot be fed.
@@ -51,6 +52,7 @@ class DeviceGraph:
         self.outputs = self._ports([name for name in names if name not in fed], list(graph.outputs), "outputs")
         self.profiles = self._profiles()
         self.aux_streams = int(engine.num_aux_streams)
+        self.most_scratch = int(engine.device_memory_size_v2)
         self._config = self._runtime_config()
 
     def context(self, size: int, stream: int) -> RunContext:
@@ -144,7 +146,7 @@ class RunContext:
             raise EngineIncompatible(
                 f"engine: expected shapes that follow from the batch, found {missing or free} free; {_REBUILD}"
             )
-        self.scratch = int(native.update_device_memory_size_for_shapes())
+        self.scratch = int(native.update_device_memory_size_for_shapes()) or graph.most_scratch  # 0: it does not know
 
     def bind(self, addresses: Mapping[str, int], scratch: tuple[int, int], aux: Sequence[int]) -> None:
         """Say where everything lies, for good: a captured graph keeps the addresses.

@@ -93,9 +93,12 @@ class FakeTensorRT:
     Attributes:
         wrong: what the real library would have punished with garbage or a crash. runs: (engine's outputs, batch) of
             each execution that was really done. most_rows: executions of more rows find the device out of memory.
-        contexts_left: how many more contexts can be made before the device is out of memory. breaks: how many more
-            executions fail on the device, after the call. refuses_capture: nothing can be captured. free_sides: sides
-            of outputs depend on the data. aux_given: how many streams each new context was given.
+        contexts_left: how many more contexts can be made before the device is out of memory.
+        breaks: how many more executions fail on the device, after the call.
+        refuses_capture: nothing can be captured.
+        free_sides: sides of outputs depend on the data.
+        unsure: a context cannot say how much scratch memory its shapes need.
+        aux_given: how many streams each new context was given.
     """
 
     def __init__(
@@ -112,7 +115,7 @@ class FakeTensorRT:
         self.most_rows: int | None = None
         self.contexts_left: int | None = None
         self.breaks = 0
-        self.refuses_capture = self.free_sides = False
+        self.refuses_capture = self.free_sides = self.unsure = False
         self.aux_given: list[int] = []
         self.executed = 0  # calls of execute_async_v3 that were accepted
         self.open_contexts = 0
@@ -187,10 +190,10 @@ class Engine:
 
     @property
     def device_memory_size_v2(self) -> int:
-        return max(self.get_device_memory_size_for_profile_v2(index) for index in range(len(self.profiles)))
+        return max(self.get_device_memory_size_for_profile_v2(index) for index in range(len(self.profiles) or 1))
 
     def get_device_memory_size_for_profile_v2(self, index: int) -> int:
-        return self._scratch * self.profiles[index][2]
+        return self._scratch * (self.profiles[index][2] if self.profiles else 2)
 
     def get_tensor_name(self, index: int) -> str:
         return self.names[index]
@@ -310,7 +313,7 @@ class Context:
     def set_device_memory(self, memory: int, size: int) -> None:
         if self.strategy is not ExecutionContextAllocationStrategy.USER_MANAGED or memory % ALIGNMENT:
             self.fake.wrong.append("set_device_memory: not aligned, or the context has memory of its own")
-        if size < self.update_device_memory_size_for_shapes():
+        if size < self._scratch():
             self.fake.wrong.append(f"set_device_memory: {size} bytes are too few")
         self.memory = (memory, size)
 
@@ -331,6 +334,9 @@ class Context:
 
     def update_device_memory_size_for_shapes(self) -> int:
         assert not self.infer_shapes()
+        return 0 if self.fake.unsure else self._scratch()
+
+    def _scratch(self) -> int:
         return self.engine._scratch * self._shape(self.engine.inputs[0])[0]
 
     def is_stream_capturable(self, stream: int) -> bool:

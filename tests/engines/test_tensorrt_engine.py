@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import fake_tensorrt
 import numpy as np
 import onnx
 import pytest
 from engine_graphs import (
     BRANCHES,
+    HERE,
     branch_model,
     crops,
     graph,
@@ -24,15 +29,18 @@ from engine_graphs import (
     value,
 )
 from fake_tensorrt import FakeTensorRT, engine_bytes
-from onnx import helper
+from onnx import helper, numpy_helper
+from test_trust import store
 
-from graftsdk.engines import Graph, tensorrt
+from graftsdk.engines import Graph, open_engine, tensorrt, tensorrt_graph
 from graftsdk.engines.buckets import Profile, bucket_sizes, profile_for, smallest_bucket
 from graftsdk.engines.cuda.host import HostDevice
 from graftsdk.engines.cuda.interop import DeviceArray
 from graftsdk.engines.lanes import Options
+from graftsdk.engines.layout import graphs_of, partition
 from graftsdk.engines.tensorrt import Library
 from graftsdk.engines.tensorrt_engine import TensorRTEngine
+from graftsdk.engines.trust import Wanted, load_engines
 from graftsdk.errors import (
     DTypeError,
     EngineClosed,
@@ -42,6 +50,8 @@ from graftsdk.errors import (
     InputError,
     ShapeError,
 )
+from graftsdk.graft import joints_of, scores_name
+from tests import toys
 
 NAMES = ["a/scores", "b/scores"]
 PROFILES = ((1, 1, 1), (1, 2, 2), (1, 4, 4))
@@ -197,6 +207,14 @@ def test_rtx_compiles_for_a_shape_at_once_and_leaves_graphs_to_us() -> None:
             found = engine.run({"crops": crops(3, seed)}, NAMES)
             np.testing.assert_allclose(found["a/scores"], expected(3, seed)[0], rtol=1e-5, atol=1e-6)
     assert machine.fake.wrong == []
+
+
+def test_a_context_that_does_not_know_its_scratch_memory_gets_the_most(machine: Machine) -> None:
+    machine.fake.unsure = True
+    with machine.split() as engine:
+        np.testing.assert_allclose(
+            engine.run({"crops": crops(4)}, NAMES)["a/scores"], expected(4)[0], rtol=1e-5, atol=1e-6
+        )
 
 
 def test_streams_beside_the_main_one(machine: Machine) -> None:
@@ -570,3 +588,94 @@ def test_a_lease_out_of_memory_leaves_the_engine_usable(machine: Machine) -> Non
         machine.fake.contexts_left = None
         with engine.lease(4) as lease:
             lease.run()
+
+
+# ------------------------------------------------------------------------------- the stand-in, and real plans
+
+
+def test_the_stand_in_has_nothing_that_the_library_lacks() -> None:
+    real = pytest.importorskip("tensorrt_rtx")
+    pairs = [
+        (fake_tensorrt.Runtime, real.Runtime),
+        (fake_tensorrt.Engine, real.ICudaEngine),
+        (fake_tensorrt.Context, real.IExecutionContext),
+        (fake_tensorrt.RuntimeConfig, real.IRuntimeConfig),
+    ]
+    own = {"fail", "compute", "cache", "strategy"}  # of the stand-in's inside
+    for ours, theirs in pairs:
+        names = {name for name in vars(ours) if not name.startswith("_")} - own
+        assert names and not names - set(dir(theirs)), theirs
+    for kind in ("TensorIOMode", "ExecutionContextAllocationStrategy", "DataType", "CudaGraphStrategy"):
+        names = {each.name for each in getattr(fake_tensorrt, kind)}
+        assert names <= set(getattr(real, kind).__members__), kind
+    assert set(tensorrt_graph._DTYPES) <= set(real.DataType.__members__)
+
+
+@pytest.mark.parametrize("layout", ["merged", "split"])
+def test_a_plan_from_its_engines(layout: str, machine: Machine, tmp_path: Path) -> None:
+    """Grafts of a plan, built, recorded, found, opened, and held against the scores of ONNX Runtime."""
+    folder = tmp_path / "toy.engines"
+    folder.mkdir(mode=0o755)
+    library = replace(machine.library, name="tensorrt", version="11.4.0")
+    with toys.plan(tmp_path / "toy.plan") as plan:
+        joints = joints_of(plan.manifest)
+        graphs = graphs_of(plan, partition(joints, layout))
+        for made in graphs:
+            record = store(folder, made, "merged" if layout == "merged" else "branch", whole(made), **OURS)
+            assert record.stat().st_size
+        loaded = load_engines(graphs, folder, library, Wanted("toy.plan", "8.9", layout=layout))
+        crop = toys.crops(5)
+        names = [scores_name(joint) for joint in joints.values()]
+        with (
+            TensorRTEngine(graphs, loaded.contents, library=library, device=machine.device) as engine,
+            open_engine(graphs, device="cpu", cache=False) as plain,
+        ):
+            wanted = plain.run({"crops": crop}, names)
+            for _ in range(3):
+                found = engine.run({"crops": crop}, names)
+                for name in names:
+                    np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, atol=1e-6)
+
+
+OURS = {"runtime": "tensorrt", "version": "11.4.0"}
+
+
+def whole(made: Graph) -> bytes:
+    """An engine of a graph, its weights inside."""
+    content, weights = made.load()
+    found = onnx.ModelProto.FromString(content)
+    for tensor in found.graph.initializer:
+        if tensor.name in weights:
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(weights[tensor.name]), tensor.name))
+    return engine_bytes(found, PROFILES)
+
+
+def test_in_a_forked_child(python: Any) -> None:
+    """It says what to do there, and nothing of the parent's is destroyed."""
+    python(
+        """
+import os, sys
+from unittest import mock
+from test_tensorrt_engine import *
+from graftsdk.errors import EngineForked
+with mock.patch.object(tensorrt, "driver_problem", lambda: None):
+    machine = Machine()
+    engine = machine.split()
+engine.warm_up()
+before = machine.fake.open_contexts
+pid = os.fork()
+if pid == 0:
+    try:
+        engine.run({"crops": crops(1)})
+    except EngineForked as error:
+        assert "spawn" in str(error)
+        engine.close()
+        assert machine.fake.open_contexts == before
+        sys.exit(0)
+    os._exit(3)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+assert engine.run({"crops": crops(1)}, NAMES)["a/scores"].shape == (1, 2)
+""",
+        PYTHONPATH=os.pathsep.join([str(HERE), str(HERE.parent.parent)]),
+        ORT_DISABLE_TELEMETRY="1",  # its thread is not in the child, whose exit would wait for it
+    )
