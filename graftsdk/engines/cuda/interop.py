@@ -73,10 +73,10 @@ def _taken(obj: Any, stream: Stream, what: str) -> DeviceArray:
         return obj
     if hasattr(obj, "__dlpack__") and hasattr(obj, "__dlpack_device__"):
         # pycuda's own arrays, and CuPy's where cuda.core is absent, say as much by the other interface
-        if stream.device.kind == "pycuda" and hasattr(obj, "__cuda_array_interface__"):
+        if stream.device.kind == "pycuda" and _has_interface(obj):
             return _by_interface(obj, stream, what)
         return _by_dlpack(obj, stream, what)
-    if hasattr(obj, "__cuda_array_interface__"):
+    if _has_interface(obj):
         return _by_interface(obj, stream, what)
     raise InputError(
         f"{what}: expected an array on the device, with __dlpack__ or __cuda_array_interface__, found "
@@ -84,9 +84,19 @@ def _taken(obj: Any, stream: Stream, what: str) -> DeviceArray:
     )
 
 
+def _has_interface(obj: Any) -> bool:
+    try:
+        return hasattr(obj, "__cuda_array_interface__")
+    except RuntimeError:  # it has, and will say what is wrong when it is asked
+        return True
+
+
 def _by_dlpack(obj: Any, stream: Stream, what: str) -> DeviceArray:
     device = stream.device
-    kind, index = (int(number) for number in obj.__dlpack_device__())
+    try:
+        kind, index = (int(number) for number in obj.__dlpack_device__())
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise _refused(error, what) from error
     wanted = (CPU, _CUDA_HOST) if device.kind == "host" else (CUDA, _MANAGED)
     if kind not in wanted or (kind == CUDA and index != device.index):
         raise InputError(
@@ -132,7 +142,10 @@ def _by_interface(obj: Any, stream: Stream, what: str) -> DeviceArray:
     means that there is nothing to wait for.
     """
     device = stream.device
-    said = obj.__cuda_array_interface__
+    try:
+        said = obj.__cuda_array_interface__
+    except RuntimeError as error:  # torch's, of a tensor that needs gradients
+        raise _refused(error, what) from error
     try:
         shape = tuple(int(size) for size in said["shape"])
         ptr, readonly = int(said["data"][0] or 0), bool(said["data"][1])
@@ -165,7 +178,7 @@ def _refused(error: Exception, what: str) -> InputError:
     text = " ".join(str(error).split())[:300]
     if any(word in text.lower() for word in ("dtype", "bfloat", "float8", "bit", "lanes", "byte order")):
         return DTypeError(f"{what}: expected elements that NumPy has, found: {text}")
-    return InputError(f"{what}: expected an array that can be taken by DLPack, found: {text}")
+    return InputError(f"{what}: expected an array that can be taken as it is, found: {text}")
 
 
 def _fits(found: Sequence[int], shape: Sequence[int | None]) -> bool:

@@ -254,7 +254,7 @@ def closing_twice_is_harmless_and_use_after_it_is_an_error(device: Device) -> No
 def nothing_leaks(device: Device) -> None:
     gc.collect()
     live, free = device.live_bytes, device.free_memory()
-    for _ in range(50):
+    for _ in range(20):
         with device.alloc(1 << 20), device.alloc_pinned(1 << 16), device.stream(), device.event():
             pass
         device.alloc(1 << 20)  # dropped, not closed
@@ -262,15 +262,15 @@ def nothing_leaks(device: Device) -> None:
     gc.collect()
     assert device.live_bytes == live
     assert device.live_buffers == 0
-    assert free - device.free_memory() <= 34 << 20, "a pool may keep the one or two blocks that were used at once"
+    assert free - device.free_memory() <= 14 << 20, "a pool may keep the few blocks that were used at once"
 
 
 def what_is_dropped_in_another_thread_is_given_back(device: Device) -> None:
     things = [[device.stream(), device.event(), device.alloc(64), device.alloc_pinned(64)] for _ in range(3)]
-    for stream, _, buffer, _ in things:
-        device.memset(buffer, 1, 64, stream)
+    for some in things:
+        device.memset(some[2], 1, 64, some[0])  # type: ignore[arg-type]
+    del some
     thread = threading.Thread(target=things.clear)
-    del stream, buffer
     thread.start()
     thread.join(30)
     gc.collect()
