@@ -225,13 +225,13 @@ __device__ void make_entry(const Table& table, i32 i, i32 source, bool antialias
 }
 
 __device__ void make_tables(const Call& call, const Crop& crop, u32* work, i32 part) {
-  const Table down = rows_table(work, crop);
-  const Table across = columns_table(work, crop);
-  const i32 end = least((part + 1) * kThreads, down.cells + across.cells);
+  const i32 end = least((part + 1) * kThreads, crop.inner_height + crop.inner_width);
   for (i32 i = part * kThreads + static_cast<i32>(threadIdx.x); i < end; i += static_cast<i32>(blockDim.x)) {
-    const bool is_row = i < down.cells;
-    make_entry(is_row ? down : across, is_row ? i : i - down.cells, is_row ? crop.y1 - crop.y0 : crop.x1 - crop.x0,
-               call.antialias != 0);
+    // One call, so that double's divisions are compiled once.
+    const bool is_row = i < crop.inner_height;
+    const Table table = is_row ? rows_table(work, crop) : columns_table(work, crop);
+    const i32 source = is_row ? crop.y1 - crop.y0 : crop.x1 - crop.x0;
+    make_entry(table, is_row ? i : i - crop.inner_height, source, call.antialias != 0);
   }
 }
 
@@ -663,9 +663,8 @@ extern "C" __global__ void __launch_bounds__(256, 4)
     const double row = static_cast<double>(i / mask.columns);
     const Taps down = bilinear_taps(mask.y0 + (row + 0.5) * mask.step_y - 0.5, height);
     const Taps across = bilinear_taps(mask.x0 + (column + 0.5) * mask.step_x - 0.5, width);
-    const i64 cells[4] = {
-        static_cast<i64>(down.lower) * width + across.lower, static_cast<i64>(down.lower) * width + across.upper,
-        static_cast<i64>(down.upper) * width + across.lower, static_cast<i64>(down.upper) * width + across.upper};
+    const i32 cells[4] = {down.lower * width + across.lower, down.lower * width + across.upper,
+                          down.upper * width + across.lower, down.upper * width + across.upper};
     float logits[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     const float* from = prototypes;
 #pragma unroll 2
