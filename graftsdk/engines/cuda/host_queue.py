@@ -65,6 +65,7 @@ class Queues:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._busy: dict[Queue, None] = {}  # in the order in which they were last filled
+        self._captures = 0  # that go on
 
     def put(self, queue: Queue, run: Callable[[], None]) -> None:
         """One piece of work behind the others."""
@@ -101,9 +102,11 @@ class Queues:
         """Run the queue, else all of them, newest first, and what they wait for.
 
         Raises:
-            EngineError: the queue is being captured.
+            EngineError: the queue is being captured; with None, any is, as CUDA has it.
         """
         with self._lock:
+            if queue is None and self._captures:
+                raise EngineError("sync: expected no capture while the device is waited for, found one that goes on")
             if queue is not None:
                 self._outside_capture(queue.recording)
                 self._run(queue, None)
@@ -132,10 +135,12 @@ class Queues:
             self._outside_capture(queue.recording)
             recording = Recording({queue: []})
             queue.recording = recording
+            self._captures += 1
         try:
             enqueue()
         finally:
             with self._lock:
+                self._captures -= 1
                 recording.over = True
                 for joined in recording.steps:
                     joined.recording = None

@@ -494,7 +494,7 @@ def a_capture_that_fails_leaves_the_stream_usable(device: Device) -> None:
 
 
 def other_threads_work_during_a_capture(device: Device) -> None:
-    captured, done = threading.Event(), threading.Event()
+    captured, done, synced = threading.Event(), threading.Event(), threading.Event()
     errors: list[BaseException] = []
 
     def meanwhile() -> None:
@@ -505,13 +505,14 @@ def other_threads_work_during_a_capture(device: Device) -> None:
             done.set()
             with device.alloc(64):  # waits for the capture
                 device.sync()
+            synced.set()
         except BaseException as error:
             errors.append(error)
 
     def enqueue() -> None:
         device.memset(buffer, 1, 64, stream)
         captured.set()
-        assert done.wait(30)
+        assert done.wait(30) and not synced.wait(0.1)
 
     with device.stream() as stream, device.stream() as own, device.alloc(64) as buffer, device.alloc(64) as mine:
         thread = threading.Thread(target=meanwhile)
