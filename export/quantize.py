@@ -41,8 +41,10 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 _OPS = ("Conv", "Relu", "Clip", "MaxPool", "AveragePool", "Concat", "Add")
-_AT_ONCE = 2  # crops whose every value is held at once: 170 MB for inception_v3 at 299
-_BINS = {"entropy": 1024, "percentile": 2048}
+_AT_ONCE = 2  # crops whose every value is held at once
+# The calibrators' own defaults. More of them for entropy, which compares with 128 steps over both signs, cut off half
+# of a Relu's range: on PETA 1024 bins moved probabilities by 0.020 on average, 128 by 0.005, percentile by 0.004.
+_BINS = {"entropy": 128, "percentile": 2048}
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,13 @@ def quantizable(part: Part) -> bool:
     return any(node.op_type == "Conv" for node in model_from_part(part).graph)
 
 
-def quantize_trunk(part: Part, document: TrunkDocument, crops: Iterable[_Array], method: Method = "entropy") -> Part:
+def quantize_trunk(part: Part, document: TrunkDocument, crops: Iterable[_Array], method: Method = "percentile") -> Part:
     """A float32 trunk as an INT8 part with the same inputs and outputs, in float32: taps are dequantised at the end.
 
     Args:
         crops: float32[n, 3, H, W] each; to be told from those that the result is judged on. Held a few at a time.
-        method: how ranges are found: "entropy" takes those that keep the distribution of values best, "percentile"
-            those that hold all values but one in a hundred thousand.
+        method: how ranges are found: "percentile" takes those that hold all values but one in a hundred thousand,
+            "entropy" those that keep the distribution of values best.
 
     Raises:
         InputError: no crop, or an unknown method. UnsupportedOp: the quantiser refuses the part.
@@ -82,7 +84,7 @@ def quantize_branch(
     document: BranchDocument,
     taps: Iterable[_Array],
     tap_scale: TapScale | None = None,
-    method: Method = "entropy",
+    method: Method = "percentile",
 ) -> Part:
     """A float32 branch as an INT8 part with the same input and output, in float32.
 
