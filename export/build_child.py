@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from graftsdk.engines.layout import partition, segmenter_graph
+from graftsdk.engines.layout import built_groups, segmenter_graph
 from graftsdk.engines.onnxruntime import give_back_memory
 from graftsdk.engines.record import port_dict
 from graftsdk.engines.tensorrt import Library, find_library
@@ -136,8 +136,11 @@ def _build(job: Job, frames: _Frames) -> None:
         if job.labels:
             groups = {
                 group.key(plan.manifest): group
-                for group in partition(
-                    joints_of(plan.manifest, job.labels), job.layout, plan.manifest.forms(job.precision)
+                for group in built_groups(
+                    plan.manifest,
+                    joints_of(plan.manifest, job.labels),
+                    job.layout,
+                    plan.manifest.forms(job.precision),
                 )
             }
         for item in job.items:

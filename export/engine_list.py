@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from graftsdk.arguments import whole_number
 from graftsdk.engines.driver import driver_problem, gpu_capabilities
-from graftsdk.engines.layout import partition
+from graftsdk.engines.layout import built_groups
 from graftsdk.engines.record import ENGINE, EngineRecord, engine_name
 from graftsdk.engines.tensorrt import Library, capability_number
 from graftsdk.errors import EngineIncompatible, InputError
@@ -75,7 +75,8 @@ def wanted_engines(manifest: Manifest, job: Job, *, segmenter: bool) -> list[Eng
     """
     found = []
     forms = manifest.forms(job.precision)
-    groups = partition(joints_of(manifest, job.labels), job.layout, forms) if job.labels else ()
+    joints = joints_of(manifest, job.labels) if job.labels else {}
+    groups = built_groups(manifest, joints, job.layout, forms) if joints else ()
     if job.precision != "float32" and not any(group.forms for group in groups):
         raise InputError(
             f"precision {job.precision}: expected a plan with parts that may be computed so, found none that passed; "

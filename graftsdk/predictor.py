@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from graftsdk.engines import Engine, default_threads
 from graftsdk.engines.golden import check_golden, log_golden
-from graftsdk.engines.layout import graphs_of, partition
+from graftsdk.engines.layout import built_groups, graphs_of, partition
 from graftsdk.engines.opener import Opener
 from graftsdk.errors import DTypeError, EngineIncompatible, GraftError, InputError, NonFiniteOutput, ShapeError
 from graftsdk.graft import joints_of, scores_name
@@ -135,7 +135,11 @@ class Predictor:
                 labels=None if labels is None else self.labels,
             )
             undo.callback(self._opener.close)
-            graphs = graphs_of(self.plan, partition(self._joints, layout, self.forms))
+            if self._opener.engine == "tensorrt":
+                groups = built_groups(manifest, self._joints, layout, self.forms)
+            else:
+                groups = partition(self._joints, layout, self.forms)
+            graphs = graphs_of(self.plan, groups)
             self._engine: Engine = undo.enter_context(self._opener.open(graphs))
             self.device: str = self._engine.device
             self._segmenter: Segmenter | None = None

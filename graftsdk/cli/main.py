@@ -23,7 +23,7 @@ __all__ = ["COMMANDS", "main"]
 
 # Subcommand -> its module, and one line for `graftsdk --help`. A module has configure(parser) and run(args) -> int.
 COMMANDS = {
-    "info": ("graftsdk.cli.info", "what a plan, part or checkpoint holds; --cost: what each label costs"),
+    "info": ("graftsdk.cli.info", "what a plan, part, checkpoint or engine holds; --cost: what each label costs"),
     "predict": ("graftsdk.cli.predict", "people and their attributes in images, videos and live sources"),
     "crop": ("graftsdk.cli.crop", "every person as a picture of its own, for annotation and training"),
     "bench": ("graftsdk.cli.bench", "how fast a plan is here, stage by stage, and against what it promises"),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 from graftsdk.engines.base import Graph
 from graftsdk.errors import InputError
 from graftsdk.graft import Group, Joint, externalize, graft_group, merged_group
-from graftsdk.plan import Part, Plan
+from graftsdk.plan import Manifest, Part, Plan
 from graftsdk.plan.onnx_part import model_from_part
 
-__all__ = ["LAYOUTS", "Layout", "graphs_of", "part_graph", "partition", "segmenter_graph"]
+__all__ = ["LAYOUTS", "Layout", "built_groups", "graphs_of", "part_graph", "partition", "segmenter_graph"]
 
 Layout = Literal["merged", "split"]
 LAYOUTS: tuple[Layout, ...] = ("merged", "split")
@@ -33,6 +34,23 @@ def partition(joints: Mapping[str, Joint], layout: str, forms: Mapping[str, str]
     """
     groups = _groups(joints, layout)
     return groups if not forms else tuple(group.lowered(forms) for group in groups)
+
+
+def built_groups(
+    manifest: Manifest, joints: Mapping[str, Joint], layout: str, forms: Mapping[str, str] | None = None
+) -> tuple[Group, ...]:
+    """As `partition`, for engines that are built ahead: a split trunk gives every tap, whatever the labels read.
+
+    Where an engine is built anew its bits may be others, on TensorRT. So the trunk's must never have to be: not for
+    a label on a deeper tap either. The price is that its last blocks are always computed.
+    """
+    blocks = {tree.trunk: tree.document.blocks for tree in manifest.trees}
+    return tuple(
+        replace(group, taps=tuple((trunk, k) for trunk in group.trunks for k in range(blocks[trunk] + 1)))
+        if group.taps
+        else group
+        for group in partition(joints, layout, forms)
+    )
 
 
 def _groups(joints: Mapping[str, Joint], layout: str) -> tuple[Group, ...]:
