@@ -65,20 +65,15 @@ class Lane:
             )
         return self._buckets[size]
 
-    def empty(self) -> None:
-        """Give back all memory; the lane stays usable."""
-        self.stream.sync()
-        for bucket in self._buckets.values():
-            bucket.close()
-        self._buckets.clear()
-
     def close(self) -> None:
         """Give everything back."""
         try:
-            self.empty()
+            self.stream.sync()
+            for bucket in self._buckets.values():
+                bucket.close()
         except EngineError as error:  # its work failed, which somebody was told already
             _log.debug("a lane is dropped: %s", error)
-            self._buckets.clear()
+        self._buckets.clear()
         for stream in (self.stream, *self._aux):
             stream.close()
         self.ready.close()
@@ -98,7 +93,8 @@ class LanePool:
     def lane(self) -> Iterator[Lane]:
         """A lane for this thread alone, the one that was used last where there is one.
 
-        After an error other than EngineOutOfMemory it is not used again: what its stream did is unknown.
+        After an error it is not used again: what its stream did is unknown. Where the device is out of memory, all
+        lanes that nobody uses are given back.
         """
         lane = self._take()
         sound = False
@@ -106,8 +102,7 @@ class LanePool:
             yield lane
             sound = True
         except EngineOutOfMemory:
-            lane.empty()
-            sound = True
+            self.trim()
             raise
         finally:
             self._put(lane, sound)

@@ -148,7 +148,6 @@ class TensorRTEngine(Engine):
         except EngineOutOfMemory as error:
             problem = str(error)  # and not the error itself, whose frames keep alive what has to go
         smaller = [bucket for bucket in self.buckets if bucket < size]
-        self._lanes.trim()
         if not smaller:
             raise EngineOutOfMemory(problem)
         size = smaller[-1]

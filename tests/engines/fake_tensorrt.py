@@ -99,6 +99,7 @@ class FakeTensorRT:
         free_sides: sides of outputs depend on the data.
         unsure: a context cannot say how much scratch memory its shapes need.
         aux_given: how many streams each new context was given.
+        configs: those that were made, one an engine.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class FakeTensorRT:
         self.breaks = 0
         self.refuses_capture = self.free_sides = self.unsure = False
         self.aux_given: list[int] = []
+        self.configs: list[RuntimeConfig] = []
         self.executed = 0  # calls of execute_async_v3 that were accepted
         self.open_contexts = 0
         self.lock = threading.Lock()
@@ -215,7 +217,8 @@ class Engine:
     def create_runtime_config(self) -> RuntimeConfig:
         if not self.fake.rtx:
             raise AttributeError("create_runtime_config")
-        return RuntimeConfig()
+        self.fake.configs.append(RuntimeConfig())
+        return self.fake.configs[-1]
 
     def create_execution_context(self, how: Any = ExecutionContextAllocationStrategy.STATIC) -> Context | None:
         strategy = how.strategy if isinstance(how, RuntimeConfig) else how

@@ -17,6 +17,7 @@ from engine_graphs import crops, merged, split
 from graftsdk.engines import onnxruntime as runtime
 from graftsdk.engines import open_engine, opening
 from graftsdk.engines.cuda.host import HostDevice
+from graftsdk.engines.cuda.interop import DeviceArray
 from graftsdk.engines.providers import CPU, CUDA, TENSORRT, providers_for
 from graftsdk.errors import DTypeError, EngineIncompatible, InputError
 
@@ -165,6 +166,14 @@ def test_arrays_on_the_device_are_bound_where_they_lie(asked: list[Any], monkeyp
             expected = plain.run({"crops": crops(count)}, NAMES)
             assert all(found[name].tobytes() == expected[name].tobytes() for name in NAMES)
         assert copied == []
+        producer, source = device.stream(), device.alloc(crops(2).nbytes)
+        device.memset(source, 0, source.nbytes, producer)
+        device.h2d(source, crops(2), source.nbytes, producer)
+        ready = device.event()
+        ready.record(producer)
+        late = DeviceArray(device, source.ptr, (2, 3, 12, 12), np.float32, owner=source, ready=ready)
+        found, expected = engine.run({"crops": late}, NAMES), plain.run({"crops": crops(2)}, NAMES)
+        assert found["a/scores"].tobytes() == expected["a/scores"].tobytes()
         with pytest.raises(DTypeError, match="feed 'crops': expected elements float32"):
             engine.run({"crops": OnDevice(crops(1).astype(np.float16))})
         with pytest.raises(InputError, match="expected a numpy array"):

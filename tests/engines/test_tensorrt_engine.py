@@ -206,7 +206,29 @@ def test_rtx_compiles_for_a_shape_at_once_and_leaves_graphs_to_us() -> None:
         for seed in range(3):
             found = engine.run({"crops": crops(3, seed)}, NAMES)
             np.testing.assert_allclose(found["a/scores"], expected(3, seed)[0], rtol=1e-5, atol=1e-6)
-    assert machine.fake.wrong == []
+    assert machine.fake.wrong == [] and len(machine.fake.configs) == 3
+    for config in machine.fake.configs:
+        kind = config.dynamic_shapes_kernel_specialization_strategy.name
+        assert (kind, config.cuda_graph_strategy.name) == ("EAGER", "DISABLED") and config.cache is not None
+
+
+def test_what_nobody_asked_for_stays_where_it_is(machine: Machine) -> None:
+    """A large output between small ones, as a segmenter's prototypes are."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["one"]),
+        helper.make_node("Expand", ["x", "shape"], ["large"]),
+        helper.make_node("Neg", ["x"], ["two"]),
+    ]
+    outputs = [value("one", "n", 4), value("large", 500, "n", 4), value("two", "n", 4)]
+    found = model(nodes, [value("x", "n", 4)], outputs, [helper.make_tensor("shape", 7, [3], [500, 1, 1])])
+    x = np.arange(16, dtype=np.float32).reshape(4, 4)
+    with machine.open([(found, None)]) as engine, engine.lease(4) as lease:
+        lease.staging("x")[:] = x
+        lease.upload("x")
+        copies = machine.copies()
+        values = lease.run(fetch=["two", "one"])
+        np.testing.assert_array_equal(values["two"], -x)
+        assert copies == [("d2h", 256 + 4 * 4 * 4)]
 
 
 def test_a_context_that_does_not_know_its_scratch_memory_gets_the_most(machine: Machine) -> None:
