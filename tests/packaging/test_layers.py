@@ -21,7 +21,9 @@ BREACHES = [
     ("engines/planted.py", "import graftsdk.preprocess", "A layer imports those below it"),
     ("planted.py", "", "A layer imports those below it"),  # a module that no layer names
     ("preprocess/planted.py", "import torch", "torch is imported in"),
-    ("engines/planted.py", "import onnxruntime", "onnxruntime is imported in"),
+    ("engines/planted.py", "import onnxruntime", "onnxruntime is imported in its engine"),
+    ("engines/planted.py", "import tensorrt_rtx", "TensorRT is imported in"),
+    ("preprocess/planted.py", "import cuda.core", "CUDA is imported in"),
     ("models/planted.py", "import pickle", "No module that runs code"),
     ("segment/planted.py", "def late():\n    import urllib.request", "No module that runs code"),
 ]
