@@ -21,6 +21,8 @@ TILE_ROWS = 8
 REDUCED = 1024
 _COLUMNS, _NARROW = 128, 8
 _MASK_ROWS = 32
+_FEW = 4
+_ALIGNED = 4  # words: tables and weights begin at multiples of 16 bytes
 _MASK_TYPES = {"frame": 1, "bytes": 2, "floats": 3}
 
 CALL = np.dtype(
@@ -105,15 +107,18 @@ class CropLayout:
         crops["inner_height"], crops["inner_width"] = inner.T
         scale = sides / inner
         support = np.maximum(scale, 1.0) if self._antialias else np.ones_like(scale)
-        taps = np.ceil(2.0 * support).astype(np.int64) + 1  # at most: both ends go to whole cells
+        taps = np.floor(2.0 * support).astype(np.int64) + 1  # at most: both ends go to whole cells
+        taps[:, 0] = np.where(taps[:, 0] <= _FEW, _FEW, taps[:, 0])
         crops["down_taps"] = taps[:, 0]
         crops["tile_width"] = tiles = _tile_widths(scale[:, 1], support[:, 1], self._size[1])
         words = np.zeros((len(windows), 3), np.int64)  # of both tables and the bits
-        words[:, :2] = inner * (2 + taps)
-        mask_blocks = 0
+        words[:, :2] = _aligned(2 * inner) + _aligned(inner * taps)
+        mask_blocks = parts = 0
         if masks is not None:
             strips = -(-sides[:, 0] // _MASK_ROWS)
-            words[:, 2] = strips * sides[:, 1]
+            bits = strips * sides[:, 1]
+            words[:, 2] = _aligned(bits)
+            parts = -(-int(bits.max()) // REDUCED)
             mask_blocks = int((strips * -(-sides[:, 1] // THREADS)).max())
             crops["mask"], crops["mask_row_stride"] = masks.pointers, masks.row_strides
             crops["mask_height"], crops["mask_width"] = masks.sizes.T
@@ -128,7 +133,7 @@ class CropLayout:
             nbytes=4 * int(ends[-1]),
             mask_blocks=mask_blocks,
             tiles=-(-self._size[1] // int(tiles.min())) * -(-self._size[0] // TILE_ROWS),
-            parts=-(-int(words[:, 2].max()) // REDUCED),
+            parts=parts,
         )
 
     def _placement(self, sides: Int64) -> tuple[Int64, Int64]:
@@ -142,6 +147,10 @@ class CropLayout:
             inner[tall, 1] = fitted[tall, 1]
             inner[~tall, 0] = fitted[~tall, 0]
         return (target - inner) // 2, inner
+
+
+def _aligned(words: Int64) -> Int64:
+    return -(-words // _ALIGNED) * _ALIGNED
 
 
 def _tile_widths(scale: Float64, support: Float64, width: int) -> Int32:
