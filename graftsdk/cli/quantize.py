@@ -87,9 +87,7 @@ def run(args: argparse.Namespace) -> int:
 def _print(found: LoweringReport) -> None:
     print(f"{one_line(str(found.path))}: {found.precision}, tolerance {found.tolerance:g}, {found.seconds:.1f} s")
     if found.method:
-        print(
-            f"ranges    by {found.method} on {counted(found.calibrated, 'crop')} of the samples, used for nothing else"
-        )
+        print(f"ranges    by {found.method} on {counted(found.calibrated, 'sample')} that are used for nothing else")
     print(f"compared  {counted(found.compared, 'other crop')} with float32, {found.annotated} of them annotated")
     for trunk in found.trunks:
         print(f"trunk     {trunk.part}: {_told(trunk, found.precision)}")

@@ -69,9 +69,7 @@ def find_crops(
     chosen: set[int] = set()
     if calibrate:
         if len(paths) < 2:
-            raise InputError(
-                f"samples: expected at least 2 images, some to find ranges on and others, found 1 in {samples}"
-            )
+            raise InputError(f"samples: expected 2 images or more, for ranges and for verifying, found 1 in {samples}")
         count = min(CALIBRATION, len(paths) // 2)
         chosen = {int(place) for place in np.linspace(0, len(paths) - 1, count)} if count > 1 else {0}
     calibration = tuple(path for index, path in enumerate(paths) if index in chosen)
@@ -82,9 +80,7 @@ def find_crops(
             judged.setdefault(key, path)
     targets = {} if data is None else _annotated(data, documents, used, judged)
     if not judged:
-        raise InputError(
-            f"samples: expected images to verify on that differ from the others, found copies of one in {samples}"
-        )
+        raise InputError(f"samples: expected images to verify on that differ from the rest, found copies in {samples}")
     return JudgedCrops(calibration, tuple(judged.values()), targets)
 
 
