@@ -147,10 +147,7 @@ class TensorRTEngine(Engine):
             return self._run_bucket(values, size, needed, asked)
         except EngineOutOfMemory as error:
             problem = str(error)  # and not the error itself, whose frames keep alive what has to go
-        smaller = [bucket for bucket in self.buckets if bucket < size]
-        if not smaller:
-            raise EngineOutOfMemory(problem)
-        size = smaller[-1]
+        size = max((bucket for bucket in self.buckets if bucket < size), default=size)  # idle lanes gave theirs back
         _log.warning("a batch of %d is run in parts of %d: %s", rows, size, problem)
         gather = Gather(asked, [runners[index] for index in needed], rows)
         for start in range(0, rows, size):
