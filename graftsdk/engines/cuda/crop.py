@@ -70,7 +70,7 @@ class DeviceCrop:
         Frame, masks and output must stay until the work is done. Crops are within 2e-6 * (1 + |mean|) / std of
         `mask_crop_reference`, masks are decided exactly alike, and where nothing is covered a value is
         float32((fill / 255 - mean) / std) to the bit; float16 is the float32 rounded once. A crop's bits depend neither
-        on the others nor on strides nor on the device.
+        on the others nor on strides.
 
         Args:
             frame: the image.

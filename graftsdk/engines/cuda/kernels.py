@@ -33,7 +33,7 @@ NAMES = (
 )
 
 _SOURCE = "mask_crop.cu"
-# Without contraction, and with IEEE division as is NVRTC's default, the GPU computes the bits that the host computes.
+# Without contraction, and with IEEE division as is NVRTC's default, a GPU is to compute the bits of the host.
 _OPTIONS = ("--std=c++17", "--fmad=false")
 _CAPABILITY = re.compile(r"([1-9][0-9]?)\.([0-9])")
 _INSTALL = "pip install 'graftsdk[gpu]'"
