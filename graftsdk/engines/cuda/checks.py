@@ -20,6 +20,8 @@ def fitting(doing: str, nbytes: int, room: int) -> int:
     Raises:
         InputError: no size; its leaf ShapeError: too large a one.
     """
+    if type(nbytes) is int and 0 <= nbytes <= room:  # nearly always; the words of the other cases cost time
+        return nbytes
     size = whole_number(f"{doing}: nbytes", nbytes, 0, LARGEST)
     if size > room:
         raise ShapeError(f"{doing}: expected at most {room} bytes, which the memory holds, found {size}")
@@ -51,7 +53,10 @@ def three_sizes(what: str, numbers: tuple[int, ...], high: int) -> tuple[int, in
     """
     if not isinstance(numbers, tuple) or not 1 <= len(numbers) <= 3:
         raise ShapeError(f"launch: {what}: expected 1 to 3 whole numbers, found {numbers!r:.80}")
-    sizes = [whole_number(f"launch: {what}", number, 1, high) for number in numbers]
+    sizes = [
+        number if type(number) is int and 1 <= number <= high else whole_number(f"launch: {what}", number, 1, high)
+        for number in numbers
+    ]
     x, y, z = sizes + [1] * (3 - len(sizes))
     return x, y, z
 
@@ -63,6 +68,8 @@ def kernel_argument(name: str, index: int, value: Any, device: object) -> int | 
         InputError: anything else.
     """
     if isinstance(value, np.generic) and value.dtype.kind in "biuf":
+        return value
+    if type(value) is int and 0 <= value < 1 << 64:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return whole_number(f"{name}: argument {index}, an address", value, 0, (1 << 64) - 1)

@@ -142,6 +142,7 @@ class CoreDevice(Device):
             # what it was called for.
             with contextlib.suppress(EngineError), cuda_errors("ending a capture"):
                 builder.close()
+            del builder  # now, not with a traceback: its destructor ends whatever capture its stream is in by then
 
     def _load_module(self, image: bytes) -> CoreModule:
         with cuda_errors("load_module"):

@@ -21,11 +21,19 @@ from contextlib import contextmanager
 import numpy as np
 
 from graftsdk.arguments import whole_number
+from graftsdk.engines.cuda.active import Active
 from graftsdk.engines.cuda.checks import LARGEST, fitting, host_block
 from graftsdk.engines.cuda.hooks import Hooks
 from graftsdk.engines.cuda.ledger import Ledger
 from graftsdk.engines.cuda.resources import Block, DeviceBuffer, Event, Graph, HostBuffer, Module, Stream
-from graftsdk.errors import EngineClosed, EngineError, EngineForked, EngineIncompatible, InputError
+from graftsdk.errors import (
+    EngineClosed,
+    EngineError,
+    EngineForked,
+    EngineIncompatible,
+    EngineOutOfMemory,
+    InputError,
+)
 
 __all__ = ["Device"]
 
@@ -55,7 +63,6 @@ class Device(Hooks):
         self._quiet = threading.RLock()  # held by what may not meet a capture: waiting for the device, freeing
         self._ledger = Ledger()
         self._capturing: int | None = None  # the thread that captures
-        self._local = threading.local()
 
     # ----------------------------------------------------------------------------------------------- memory
 
@@ -68,6 +75,10 @@ class Device(Hooks):
             EngineError: called from inside a capture.
         """
         size = whole_number("alloc: nbytes", nbytes, 0, LARGEST)
+        if size > self.total_memory:  # some drivers call that an invalid value
+            raise EngineOutOfMemory(
+                f"alloc: expected at most the device's {self.total_memory} bytes, found {size}; run smaller batches"
+            )
         with self._outside_capture("alloc"):
             self._reclaim()
             pointer, allocation = self._alloc(max(size, 1))
@@ -165,7 +176,7 @@ class Device(Hooks):
 
         The work is recorded with its addresses and sizes, and not run; memory that it uses must outlive the graph.
         A stream that was drawn in by an event must be joined again before `enqueue` returns. Other threads may use
-        the device meanwhile; those that wait for all of it, or free memory, wait for the capture first.
+        the device meanwhile; those that wait for all of it, allocate or free, wait for the capture first.
 
         Raises:
             EngineIncompatible: this kind of device cannot capture (`can_capture`).
@@ -195,23 +206,13 @@ class Device(Hooks):
 
     # --------------------------------------------------------------------------------------------- lifetime
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        """Inside the block the device's primary context is current in this thread; the one before comes back after.
+    def active(self) -> Active:
+        """A block in which the device's primary context is current in this thread; the one before comes back after.
 
         Every method does so by itself; a block around many of them, or around another library's calls, saves time.
         """
         self.check_open()
-        depth = getattr(self._local, "depth", 0)
-        if depth == 0:
-            self._push()
-        self._local.depth = depth + 1
-        try:
-            yield
-        finally:
-            self._local.depth = depth
-            if depth == 0:
-                self._pop()
+        return Active(self)
 
     def when_idle(self, act: Callable[[], object]) -> None:
         """Wait for all work of this device, then call `act`; nothing at all where the device is closed."""
@@ -278,6 +279,7 @@ class Device(Hooks):
 
     @contextmanager
     def _outside_capture(self, doing: str) -> Iterator[None]:
+        self.check_open()  # before the lock, which in a forked child may be held by a thread that is not there
         if self._capturing == threading.get_ident():
             raise EngineError(
                 f"{doing}: expected to be called outside a capture, found this thread capturing; do it before"
@@ -285,13 +287,11 @@ class Device(Hooks):
         with self._quiet, self.active():
             yield
 
-    @contextmanager
-    def _using(self, stream: Stream) -> Iterator[None]:
+    def _using(self, stream: Stream) -> Active:
         if not isinstance(stream, Stream) or stream.device is not self:
             raise InputError(f"stream: expected one of {self!r}, found {stream!r:.80}; make it with device.stream()")
         stream.check_open()
-        with self.active():
-            yield
+        return Active(self)
 
     def _block(self, what: str, block: Block) -> tuple[int, int]:
         owner = getattr(block, "device", None)
