@@ -1,5 +1,7 @@
 """One entry of the engine cache: a folder with model.onnx, weights.bin and entry.json, which says what they must be.
 
+Of a CUDA kernel, `model.onnx` is the compiled image; there are no weights.
+
 entry.json, strict JSON: `format`, `key` (what the entry's name is the hash of), `files` (name -> size, inode,
 mtime_ns, sha256), `created` (seconds since 1970) and `sha256` of all this. The digest of weights.bin is for
 `Cache.verify`; a warm open trusts the file's size, inode and time instead.
