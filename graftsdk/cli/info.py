@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         print_json(described)
         return 0
     _print_plan(described)
+    if described["lowered"]:
+        _print_lowered(described["lowered"])
     if args.cost:
         _print_cost(described["cost"])
     return 0
@@ -149,6 +151,29 @@ def _print_cost(cost: dict[str, Any]) -> None:
         f"measured: one crop at a time on {measured['device']}, {measured['threads']} threads, "
         f"{measured['repeats']} repeats in turns, each part alone (layout split); CPU: {' '.join(measured['cpu'])}"
     )
+
+
+def _print_lowered(records: list[dict[str, Any]]) -> None:
+    """What graftsdk quantize found: against float32, on real crops."""
+    rows = [["precision", "of", "computed so", "crops", "largest", "mean", "flips", "AUC change", "tolerance", "part"]]
+    for each in records:
+        change = each["auc_change"]
+        rows.append(
+            [
+                each["precision"],
+                ", ".join(each["of"]),
+                "yes" if each["passed"] else "no: float32",
+                f"{each['samples']}",
+                f"{each['largest']:.1e}",
+                f"{each['mean']:.1e}",
+                f"{each['flips']}",
+                "" if change is None else f"{change:+.4f}",
+                f"{each['tolerance']:g}",
+                each["part"],
+            ]
+        )
+    print()
+    print_table(rows, right=(3, 4, 5, 6, 7, 8))
 
 
 def _price(part: dict[str, Any]) -> list[str]:

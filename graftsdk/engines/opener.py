@@ -62,8 +62,8 @@ class Opener:
             if value not in known:
                 raise InputError(f"{name}: expected one of {', '.join(known)}, found {value!r:.40}")
         self.engine = engine if engine != "auto" else "onnxruntime" if engines is None else "tensorrt"
-        given = {"runtime": runtime, "engines": engines, "trust_engines": trust_engines or None}
-        given |= {"build": build if build != "never" else None}
+        given: dict[str, object] = {"runtime": runtime, "engines": engines, "trust_engines": trust_engines or None}
+        given["build"] = build if build != "never" else None
         if self.engine == "onnxruntime":
             for name, value in given.items():
                 if value is not None:
@@ -100,18 +100,19 @@ class Opener:
         from graftsdk.engines.tensorrt_engine import TensorRTEngine
         from graftsdk.engines.trust import Wanted, load_engines
 
-        assert self._folder is not None  # looked at when this was made
+        folder = self._folder
+        assert folder is not None  # looked at when this was made
         library = find_library(self._runtime)
         if self._gpu is None:
             self._gpu = open_device()
         wanted = Wanted(self._plan or "PLAN", self._gpu.compute_capability, self._precision, self._layout, self._labels)
         loaded = load_engines(
             graphs,
-            self._folder,
+            folder,
             library,
             wanted,
             trust_engines=self._trust,
-            build=None if self._build == "never" else lambda: self._run(wanted.words(library, self._folder)),
+            build=None if self._build == "never" else lambda: self._run(wanted.words(library, folder)),
         )
         engine = TensorRTEngine(graphs, loaded.contents, library=library, device=self._gpu, buckets=loaded.batches)
         try:

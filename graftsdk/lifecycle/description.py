@@ -20,6 +20,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
     manifest = plan.manifest
     used = {tree.trunk for tree in manifest.trees}
     used |= {entry.part for tree in manifest.trees for entry in tree.branches}
+    used |= {record.part for records in manifest.lowered.values() for name, record in records.items() if name in used}
     segmenter = None
     if manifest.segmenter is not None:
         used.add(manifest.segmenter.part)
@@ -33,10 +34,26 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "trunks": [_trunk(plan, tree) for tree in manifest.trees],
         "crop": manifest.crop.to_dict(),
         "segmenter": segmenter,
+        "lowered": _lowered(plan),
         "golden": {"seed": GOLDEN_SEED, "count": GOLDEN_COUNT},
         "history": len(manifest.history),
         "kept_for_revert": sorted(manifest.parts.keys() - used),
     }
+
+
+def _lowered(plan: Plan) -> list[dict[str, Any]]:
+    """What is known of the plan's trunks and branches in lower precisions, in the order of trunks and labels."""
+    whose: dict[str, list[str]] = {}
+    for tree in plan.manifest.trees:
+        whose.setdefault(tree.trunk, ["trunk"])
+        for entry in tree.branches:
+            whose.setdefault(entry.part, []).append(entry.label)
+    return [
+        {"precision": precision, "of": whose[name], "float32_part": name, **records[name].to_dict()}
+        for precision, records in plan.manifest.lowered.items()
+        for name in whose
+        if name in records
+    ]
 
 
 def describe_part(file: PartFile) -> dict[str, Any]:
