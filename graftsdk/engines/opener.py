@@ -65,8 +65,8 @@ class Opener:
         given: dict[str, object] = {"runtime": runtime, "engines": engines, "trust_engines": trust_engines or None}
         given["build"] = build if build != "never" else None
         if self.engine == "onnxruntime":
-            for name, value in given.items():
-                if value is not None:
+            for name, said in given.items():
+                if said is not None:
                     raise InputError(f"{name}: expected it with engine='tensorrt' only, found engine={engine!r}")
         elif device == "cpu":
             raise InputError("engine: expected 'onnxruntime' on device 'cpu', found 'tensorrt', which needs a GPU")
