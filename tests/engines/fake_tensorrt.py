@@ -16,6 +16,7 @@ import struct
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,14 @@ class FakeTensorRT:
         return Runtime(self, logger)
 
 
+@cache
+def _session(graph: bytes) -> Any:
+    """Made once; engines of one graph share it."""
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
+
+
 class Runtime:
     engine_host_code_allowed = True  # the caller has to clear it
 
@@ -162,7 +171,7 @@ class Runtime:
         try:
             described = json.loads(content[HEADER : HEADER + length])
             model = onnx.ModelProto.FromString(content[HEADER + length :])
-            session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+            session = _session(content[HEADER + length :])
         except Exception as error:
             self.fake.wrong.append(f"a damaged engine was deserialised: {error}")
             raise
