@@ -182,8 +182,9 @@ def _kind(node: ir.Node, form: str) -> str:
         return "float32" if several else "move"
     if name not in _BETWEEN or (name in _UNITS and constants):
         return "float32"
-    if name == "AveragePool" and math.prod(node.attributes["kernel_shape"].as_ints()) > _LARGEST_WINDOW:
-        return "float32"
+    if name == "AveragePool":
+        window = node.attributes.get_ints("kernel_shape")
+        return "between" if window and math.prod(window) <= _LARGEST_WINDOW else "float32"
     if name == "Clip":
         bounds = [value for value in node.inputs[1:] if value is not None]
         return "between" if all(is_constant(value) and holds(value, form) for value in bounds) else "float32"
@@ -210,7 +211,7 @@ def _infer_types(model: ir.Model) -> None:
     content, _ = externalize(model)
     try:
         proto = onnx.shape_inference.infer_shapes(onnx.ModelProto.FromString(content))
-    except onnx.shape_inference.InferenceError:
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
         return  # what has no type is not lowered
     for each in (*proto.graph.value_info, *proto.graph.output):
         kind = each.type.tensor_type.elem_type

@@ -38,8 +38,11 @@ def make_signed(model: ir.Model) -> None:
     names = Names(graph)
     pairs: dict[tuple[ir.Value, ir.Value | None], tuple[ir.Value, ir.Value]] = {}
     was_read: dict[ir.Value, None] = {}
+    positive: set[ir.Value] = set()  # values that are at least 0
     for node in list(graph):
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            if _stays_positive(node, positive):
+                positive.update(node.outputs)
             continue
         was_read.update((value, None) for value in node.inputs if value is not None and value.is_initializer())
         source = node.inputs[0]
@@ -51,11 +54,13 @@ def make_signed(model: ir.Model) -> None:
             continue
         if node.op_type == "QuantizeLinear":
             _check_readers(node)
-            if _range(node)[0] == 0 and not _nonnegative(source):
-                _insert_relu(graph, node, names)
+            if _range(node)[0] == 0 and source not in positive:
+                positive.add(_insert_relu(graph, node, names))
             node.outputs[0].dtype = _int8()
         elif source is None or (maker := source.producer()) is None or maker.op_type != "QuantizeLinear":
             raise _odd(node, "what a QuantizeLinear made", "something else")
+        if node.inputs[0] in positive:
+            positive.update(node.outputs)
         _set_scale(graph, node, pairs, names)
         _pass_through(graph, node)
     for value in was_read:
@@ -158,22 +163,15 @@ def _check_readers(node: ir.Node) -> None:
         raise _odd(node, "float32 outputs", "a quantised one")
 
 
-def _nonnegative(value: ir.Value | None, depth: int = 16) -> bool:
-    """Whether a value is known to be at least 0. Requires: what stands before it has been made signed."""
-    maker = None if value is None else value.producer()
-    if maker is None or depth == 0:
-        return False
-    if maker.op_type in ("Relu", "Sigmoid", "HardSigmoid"):
+def _stays_positive(node: ir.Node, positive: set[ir.Value]) -> bool:
+    """Whether what a node makes is at least 0, as far as that is known."""
+    if node.op_type in ("Relu", "Sigmoid", "HardSigmoid"):
         return True
-    if maker.op_type in _KEEP_SIGN:
-        data = maker.inputs if maker.op_type == "Concat" else maker.inputs[:1]
-        return all(_nonnegative(each, depth - 1) for each in data)
-    if maker.op_type in ("DequantizeLinear", "QuantizeLinear"):
-        return _nonnegative(maker.inputs[0], depth - 1)
-    return False
+    data = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+    return node.op_type in _KEEP_SIGN and all(value in positive for value in data)
 
 
-def _insert_relu(graph: ir.Graph, node: ir.Node, names: Names) -> None:
+def _insert_relu(graph: ir.Graph, node: ir.Node, names: Names) -> ir.Value:
     import onnx_ir as ir
 
     source = node.inputs[0]
@@ -184,6 +182,7 @@ def _insert_relu(graph: ir.Graph, node: ir.Node, names: Names) -> None:
     made.name, made.shape, made.type = name, source.shape, source.type
     node.replace_input_with(0, made)
     graph.insert_before(node, relu)
+    return made
 
 
 def _constant(graph: ir.Graph, name: str, array: _Array) -> ir.Value:
