@@ -210,7 +210,11 @@ def _let_go(plan: Plan) -> None:
 def _forget_peak() -> None:
     """Let the kernel count the most resident memory anew."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, b"5")
+        finally:
+            os.close(descriptor)
     except OSError:  # a system without it: the peak is then that of all engines so far
         return
 

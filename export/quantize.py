@@ -28,6 +28,7 @@ import numpy as np
 from graftsdk.engines import onnxruntime as runtime
 from graftsdk.errors import InputError, UnsupportedOp
 from graftsdk.export.pools import pools_as_convolutions
+from graftsdk.files import atomic_write
 from graftsdk.plan import BranchDocument, Part, TrunkDocument
 from graftsdk.plan.onnx_part import check_interface, model_from_part, part_from_model
 
@@ -145,7 +146,8 @@ def _quantize(
         path = Path(name) / "part.onnx"
         model = model_from_part(part)
         pools_as_convolutions(model.graph)
-        path.write_bytes(ir.to_proto(model).SerializeToString())
+        with atomic_write(path) as file:
+            file.write(ir.to_proto(model).SerializeToString())
         ranges = _ranges(path, entry, batches, method, outputs)
         overrides = {value: [_override(QuantType.QUInt8, own)] for value, own in scales.items()}
         try:

@@ -17,6 +17,7 @@ from graftsdk.engines.cuda.protocol import Device
 from graftsdk.engines.cuda.resources import Function
 from graftsdk.engines.entry import GRAPH_FILE
 from graftsdk.errors import EngineBuildError, InputError, MissingDependency
+from graftsdk.files import atomic_write
 
 __all__ = ["ARCHITECTURES", "Kernels", "compile_kernels", "kernel_source", "load_image"]
 
@@ -112,8 +113,9 @@ def load_image(compute_capability: str, cache: Cache | None = None) -> bytes:
         return compile_kernels(compute_capability)
     image = compile_kernels(compute_capability)
     try:
-        with cache.build(key) as folder:
-            (folder / GRAPH_FILE).write_bytes(image)  # published whole, with its digest, when the block ends
+        # Published whole, with its digest, when the outer block ends.
+        with cache.build(key) as folder, atomic_write(folder / GRAPH_FILE) as file:
+            file.write(image)
     except OSError as error:
         _without_cache(cache, error)
     return image
