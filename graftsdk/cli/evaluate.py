@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from graftsdk.cli.engine_options import ENGINE_USAGE, add_engine_options, engine_options
+from graftsdk.cli.engine_options import (
+    BUILT_USAGE,
+    ENGINE_USAGE,
+    add_built_options,
+    add_engine_options,
+    built_options,
+    engine_options,
+)
 from graftsdk.cli.output import print_json
 from graftsdk.errors import InputError
 from graftsdk.text import counted, one_line
@@ -26,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "%(prog)s [-h] (PLAN | BRANCH... --trunk TRUNK) --data ROOT [--labels LABEL...]\n"
         "         [--split {train,val,test}] [--by camera] [-o DIR] [--draws N] [--seed N]\n"
-        "         [--json] [--quiet]\n" + ENGINE_USAGE
+        "         [--json] [--quiet]\n" + ENGINE_USAGE + BUILT_USAGE
     )
     parser.add_argument("files", metavar="FILE", nargs="+", help="a plan; or branches' checkpoints, with --trunk")
     parser.add_argument("--trunk", metavar="FILE", help="the branches' trunk, a checkpoint; needs torch")
@@ -40,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draws", type=int, metavar="N", default=1000, help="of the bootstrap; default 1000, 0: none")
     parser.add_argument("--seed", type=int, metavar="N", default=0, help="of the bootstrap; default 0")
     add_engine_options(parser)
+    add_built_options(parser)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run)
@@ -62,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
             split=args.split,
             progress=bar,
             **engine_options(args),
+            **built_options(args),
         )
     else:
         raise InputError(f"expected one plan, or branches and --trunk, found {len(args.files)} files without --trunk")

@@ -7,7 +7,14 @@ import sys
 import time
 from contextlib import ExitStack
 
-from graftsdk.cli.engine_options import ENGINE_USAGE, add_engine_options, engine_options
+from graftsdk.cli.engine_options import (
+    BUILT_USAGE,
+    ENGINE_USAGE,
+    add_built_options,
+    add_engine_options,
+    built_options,
+    engine_options,
+)
 from graftsdk.cli.formats import Csv, json_lines, told
 from graftsdk.cli.labels import chosen_labels, chosen_thresholds
 from graftsdk.cli.saving import Chosen, check_sheet, picture_paths
@@ -32,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "%(prog)s [-h] PLAN SOURCES... [-o DIR] [--sheet FILE] [--json [--masks] | --csv]\n"
         "         [--stride N] [--live | --no-live] [--reduce {1,2,4,8}]\n"
-        "         [--labels LABEL...] [--threshold LABEL=X] [--min-score X]\n" + ENGINE_USAGE
+        "         [--labels LABEL...] [--threshold LABEL=X] [--min-score X]\n" + ENGINE_USAGE + BUILT_USAGE
     )
     parser.add_argument("plan", metavar="PLAN", help="the plan")
     parser.add_argument(
@@ -82,6 +89,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     computed.add_argument("--min-score", type=float, metavar="X", help="least score of a person; default: the plan's")
     add_engine_options(computed)
+    add_built_options(computed)
     parser.set_defaults(run=run)
 
 
@@ -116,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
                 labels=chosen_labels(args.labels, args.plan),
                 thresholds=chosen_thresholds(args.threshold, args.plan),
                 **engine_options(args),
+                **built_options(args),
                 min_score=args.min_score,
             )
         )

@@ -11,7 +11,7 @@ from graftsdk.text import counted, one_line
 __all__ = ["configure", "run"]
 
 _MORE = """\
-INT8 parts are calibrated on a part of the samples (every second at most, and no more than 64) and judged on all the
+INT8 parts are calibrated on a part of the samples (every second at most, and no more than 128) and judged on all the
 others. They lie in the plan beside those in float32, and graftsdk predict --precision int8 uses them. fp16 and bf16
 need no parts of their own, only the verdict, and are emulated here. A trunk that was lowered stays as it is when a
 label is added and lowered later: nobody else moves.

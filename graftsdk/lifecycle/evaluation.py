@@ -58,6 +58,8 @@ def evaluate_plan(
     layout: Literal["merged", "split"] = "merged",
     precision: Precision | None = None,
     threads: int | None = None,
+    engines: _Path | None = None,
+    trust_engines: bool = False,
     progress: bool = False,
 ) -> Evaluated:
     """A plan's labels on the images of `root`, through the engine that serves it.
@@ -66,7 +68,7 @@ def evaluate_plan(
         root: folder of sub-datasets, see `graftsdk.training.labels`.
         labels: which; None takes those of the plan that have a sub-dataset there.
         split: "train", "val" or "test".
-        device, layout, precision, threads: as for `Predictor`.
+        device, layout, precision, threads, engines, trust_engines: as for `Predictor`.
 
     Raises:
         InputError: no such label or split, or an image that cannot be used. PlanError, EngineError: as `Predictor`.
@@ -77,6 +79,8 @@ def evaluate_plan(
         layout=layout,
         precision=precision,
         threads=threads,
+        engines=engines,
+        trust_engines=trust_engines,
         labels=_chosen(labels, root, plan),
     ) as predictor:
         manifest = predictor.plan.manifest
