@@ -67,7 +67,7 @@ def lower_plan(
     Args:
         path: the plan. precision: "int8", "fp16" or "bf16".
         samples: a folder of person images; a PNG's alpha is the person's mask. For INT8, every second of them and at
-            most 64 are for finding ranges, and no others.
+            most 128 are for finding ranges, and no others.
         output: where to write; None replaces the plan itself.
         labels: whose branches are lowered; None takes those that were not tried yet.
         data: a folder of sub-datasets, as `graftsdk evaluate` reads it: their test images are compared too, and judged
