@@ -31,6 +31,7 @@ NAMES = (
     "graftsdk_mask_boxes",
     "graftsdk_prototype_masks",
     "graftsdk_sampled_masks",
+    "graftsdk_select",
 )
 
 _SOURCE = "mask_crop.cu"

@@ -32,10 +32,16 @@ constexpr i32 kNarrow = 8;  // tiles up to this width may read more columns than
 
 constexpr i32 kFew = 4;  // weights of a row that are read at once: windows up to twice as high as the crop
 
+constexpr i32 kScanned = 16384;  // floats of a network's outputs that one block looks through
+
 constexpr i32 kMaskRows = 32;   // a word of a mask is 32 pixels of one column
 constexpr i32 kReduced = 1024;  // words of a mask that one block looks through
 
 enum MaskType : i32 { kFrameMask = 1, kByteCells = 2, kFloatCells = 3 };
+
+/// What else makes a prediction that reaches the score a person: nothing; that no class is better, nor as good and
+/// earlier; that the best class is over a bound; that its class, a number, is the person's.
+enum Rule : i32 { kAnyClass = 0, kBestClass = 1, kOverBound = 2, kNamedClass = 3 };
 
 /// What all crops of a call share.
 struct Call {
@@ -98,6 +104,45 @@ struct SampledMask {
   i32 rows;
   i32 columns;
   i32 unused;
+};
+
+/// One value of each of a network's predictions, or the first of several; strides in floats.
+struct Field {
+  const float* first;  // of prediction 0; null where there is none
+  i64 row;             // from prediction to prediction
+  i64 step;            // from value to value of one prediction
+};
+
+constexpr i32 kOutputs = 5;  // of a network, at most
+
+/// Where the predictions of a segmenter lie, and which are people.
+struct Predictions {
+  Field score;   // of the person's class
+  Field factor;  // of all classes of a prediction
+  Field classes;
+  Field box;    // 4 values
+  Field prior;  // 4 values
+  const float* outputs[kOutputs];
+  i64 sizes[kOutputs];  // floats; 0 for none
+  i32 count;
+  i32 class_count;
+  i32 person;
+  i32 rule;
+};
+
+/// A prediction that may be a person.
+struct Candidate {
+  i32 row;
+  float score;
+  float box[4];
+  float prior[4];
+};
+
+/// What graftsdk_select found; the candidates follow.
+struct Selected {
+  i32 count;
+  i32 bad[kOutputs];  // 1 for an output that is not finite
+  i32 unused[2];
 };
 
 /// Four floats that are loaded at once.
@@ -567,6 +612,22 @@ struct Coefficients {
 
 using namespace graftsdk;
 
+/// Whether the classes of prediction `i` let it be a person.
+__device__ __forceinline__ bool is_person(const Predictions& from, i32 i, float bound) {
+  const float* classes = from.classes.first + i * from.classes.row;
+  const i64 step = from.classes.step;
+  if (from.rule == kNamedClass) return rintf(classes[0]) == static_cast<float>(from.person);
+  if (from.rule == kAnyClass) return true;
+  const float own = classes[from.person * step];
+#pragma unroll 1
+  for (i32 k = 0; k < from.class_count; ++k) {
+    const float value = classes[k * step];
+    if (from.rule == kOverBound && value > bound) return true;
+    if (from.rule == kBestClass && (k < from.person ? value >= own : value > own)) return false;
+  }
+  return from.rule == kBestClass;
+}
+
 /// Tables and, where there are masks, bits of all crops. Blocks (table_blocks + tiles of the largest mask, N) of 256.
 extern "C" __global__ void __launch_bounds__(256, 4)
     graftsdk_prepare(const Call* __restrict__ call, const Crop* __restrict__ crops, u32* __restrict__ work,
@@ -720,5 +781,39 @@ extern "C" __global__ void __launch_bounds__(256, 4)
     if (value != value) bad[blockIdx.y] = 1;
     value = value < 0.0f ? 0.0f : value;
     values[mask.values + i] = value > 1.0f ? 1.0f : value;
+  }
+}
+
+/// Predictions whose score reaches `least` and whose class may be the person, in any order; and which outputs of the
+/// network are not finite. `found` is zeros before; room for every prediction follows it. Blocks (256 predictions, or
+/// 16384 floats of an output, each; 1 + kOutputs): row 0 selects, the others look through an output.
+extern "C" __global__ void __launch_bounds__(256, 4)
+    graftsdk_select(const Predictions* __restrict__ predictions, float least_score, float bound, Selected* found) {
+  const Predictions& from = *predictions;
+  const i32 step = static_cast<i32>(blockDim.x);
+  if (blockIdx.y > 0) {
+    const i32 output = static_cast<i32>(blockIdx.y) - 1;
+    const i64 begin = static_cast<i64>(blockIdx.x) * kScanned;
+    const i64 end = least(begin + kScanned, from.sizes[output]);
+    const float* values = from.outputs[output];
+    bool bad = false;
+    for (i64 i = begin + static_cast<i32>(threadIdx.x); i < end; i += step) bad |= !(values[i] - values[i] == 0.0f);
+    if (bad) found->bad[output] = 1;
+    return;
+  }
+  const i32 begin = static_cast<i32>(blockIdx.x) * kThreads;
+  const i32 end = least(begin + kThreads, from.count);
+  Candidate* candidates = reinterpret_cast<Candidate*>(found + 1);
+  for (i32 i = begin + static_cast<i32>(threadIdx.x); i < end; i += step) {
+    float score = from.score.first[i * from.score.row];
+    if (from.factor.first != nullptr) score = from.factor.first[i * from.factor.row] * score;
+    if (!(score >= least_score) || !is_person(from, i, bound)) continue;
+    Candidate& candidate = candidates[atomicAdd(&found->count, 1)];
+    candidate.row = i;
+    candidate.score = score;
+    for (i32 k = 0; k < 4; ++k) {
+      candidate.box[k] = from.box.first[i * from.box.row + k * from.box.step];
+      candidate.prior[k] = from.prior.first == nullptr ? 0.0f : from.prior.first[i * from.prior.row + k * from.prior.step];
+    }
   }
 }

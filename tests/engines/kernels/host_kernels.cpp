@@ -35,10 +35,15 @@ void host_graftsdk_sampled_masks(GRID, const SampledMask* masks, const float* pr
                                 values, bad));
 }
 
+void host_graftsdk_select(GRID, const Predictions* predictions, float least_score, float bound, Selected* found) {
+  LAUNCH(graftsdk_select(predictions, least_score, bound, found));
+}
+
 void host_threads(int on) { host::threaded = on != 0; }
 
 i32 host_sizes(i32 which) {
-  const i32 sizes[] = {sizeof(Call), sizeof(Crop), sizeof(PrototypeMask), sizeof(SampledMask)};
+  const i32 sizes[] = {sizeof(Call), sizeof(Crop), sizeof(PrototypeMask), sizeof(SampledMask),
+                       sizeof(Predictions), sizeof(Candidate), sizeof(Selected)};
   return sizes[which];
 }
 

@@ -77,3 +77,5 @@ inline int atomicMax(int* at, int value) {
   }
   return found;
 }
+
+inline int atomicAdd(int* at, int value) { return __atomic_fetch_add(at, value, __ATOMIC_RELAXED); }

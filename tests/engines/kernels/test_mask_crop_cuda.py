@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from graftsdk.engines.cuda.crop import DeviceCrop, DeviceFrame, DeviceMasks, crop_windows
 from graftsdk.engines.cuda.crop_block import CALL, CROP, CropLayout
 from graftsdk.engines.cuda.prototypes import CUT, SAMPLED
+from graftsdk.engines.cuda.selection import CANDIDATE, PREDICTIONS, SELECTED
 from graftsdk.errors import InputError, ShapeError
 from graftsdk.preprocess import BoxMasks, CropSpec, mask_crop_reference
 from graftsdk.preprocess.boxmasks import mask_box
@@ -70,9 +71,8 @@ def image(rng):
 
 
 def test_structs_are_as_the_source_has_them(library):
-    assert [library.host_sizes(which) for which in range(4)] == [
-        CALL.itemsize, CROP.itemsize, CUT.itemsize, SAMPLED.itemsize,
-    ]  # fmt: skip
+    dtypes = (CALL, CROP, CUT, SAMPLED, PREDICTIONS, CANDIDATE, SELECTED)
+    assert [library.host_sizes(which) for which in range(len(dtypes))] == [dtype.itemsize for dtype in dtypes]
 
 
 @pytest.mark.parametrize("kind", MASKS, ids=str)
