@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graftsdk.preprocess.tables import letterbox_placement
+
 __all__ = ["Letterbox"]
 
 
@@ -52,6 +54,16 @@ class Letterbox:
             inner_height=inner_height,
             inner_width=inner_width,
         )
+
+    @classmethod
+    def placed(cls, image_size: tuple[int, int], input_size: tuple[int, int]) -> Letterbox:
+        """An image (H, W) as a letterboxed crop of all of it, H x W `input_size`, has it.
+
+        That rounds sides half up, `fit` half to even: where they differ, by a pixel, boxes follow what was made.
+        """
+        top, left, inner_height, inner_width = letterbox_placement(image_size, input_size)
+        height, width = image_size
+        return cls(height, width, inner_height / height, inner_width / width, top, left, inner_height, inner_width)
 
     def place(
         self, image: npt.NDArray[np.uint8], input_size: tuple[int, int], border: Sequence[float]

@@ -15,7 +15,7 @@ from graftsdk import _native
 from graftsdk.preprocess.boxmasks import BoxMasks
 from graftsdk.preprocess.tables import bilinear_taps
 
-__all__ = ["SampledMasks", "cut_masks", "sample_masks"]
+__all__ = ["SLOPE", "SampledMasks", "cut_masks", "sample_masks", "sample_shapes"]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -60,6 +60,12 @@ class SampledMasks:
         return BoxMasks.unchecked([self[index] for index in covers.tolist()], extents[covers]), covers
 
 
+def sample_shapes(boxes: Float64) -> Int64:
+    """int64[N, 2]: rows and columns of samples over boxes, float64[N, 4], xyxy in cells of the prototypes."""
+    sides = boxes[:, :1:-1] - boxes[:, 1::-1]  # [N, 2]: high, wide
+    return np.clip(np.ceil(FINE * sides), 1, MOST).astype(np.int64)
+
+
 def sample_masks(coefficients: Float32, prototypes: Float32, boxes: Float64) -> SampledMasks:
     """The masks of N people over their boxes. Not all finite where logits overflow.
 
@@ -71,8 +77,7 @@ def sample_masks(coefficients: Float32, prototypes: Float32, boxes: Float64) -> 
         prototypes: float32[C, h, w].
         boxes: float64[N, 4], xyxy in cells of the prototypes, inside them, each with an area.
     """
-    sides = boxes[:, :1:-1] - boxes[:, 1::-1]  # [N, 2]: high, wide
-    shapes = np.clip(np.ceil(FINE * sides), 1, MOST).astype(np.int64)
+    shapes = sample_shapes(boxes)
     area = shapes.prod(axis=1)
     starts = area.cumsum() - area
     values = np.empty(int(area.sum()), np.float32)

@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from graftsdk.errors import NonFiniteOutput, ShapeError
-from graftsdk.segment.base import Adapter, Instances
+from graftsdk.plan.cropspec import CropSpec
+from graftsdk.segment.base import Instances
 from graftsdk.segment.finite import ADVICE, check_finite
 from graftsdk.segment.nms import suppress, suppress_fast
+from graftsdk.segment.places import People, Place, Places, PrototypeAdapter
 from graftsdk.segment.prototypes import cut_masks
 from graftsdk.segment.shapes import Match, Shapes, Size, arranged, image_input
 
@@ -45,7 +47,7 @@ _SHAPES = ((1, "P", 4), (1, "P", None), (1, "P", "K"), ("P", 4), (1, None, None,
 _LEVELS = [((np.arange(256.0) - mean) / std).astype(np.float32) for mean, std in zip(MEAN, STD, strict=True)]
 
 
-class YolactAdapter(Adapter):
+class YolactAdapter(PrototypeAdapter):
     """The family "yolact"."""
 
     family: ClassVar[str] = "yolact"
@@ -57,6 +59,7 @@ class YolactAdapter(Adapter):
     iou_threshold: ClassVar[float] = 0.5
     # The original's is "fast". Greedy loses nobody to a box that itself goes: on drawn scenes 2 points of mask AP50.
     nms: ClassVar[tuple[str, ...]] = ("greedy", "fast")
+    masks = "cut"
 
     @classmethod
     def match(cls, inputs: Shapes, outputs: Shapes, size: Size | None) -> Match | None:
@@ -100,9 +103,55 @@ class YolactAdapter(Adapter):
         """
         height, width = geometry
         loc, conf, coefficients, priors, prototypes = self._checked(outputs)
-        chosen = _candidates(conf, self.info.person_class, self._least(min_score))
+        chosen = _candidates(conf, self.info.person_class, self.least(min_score))
         scores = conf[chosen, self.info.person_class + 1]
-        boxes = decode_boxes(loc[chosen], priors[chosen])  # fractions of the image
+        people = self._people(decode_boxes(loc[chosen], priors[chosen]), scores, geometry)
+        masks, windows = cut_masks(coefficients[chosen[people.rows]], prototypes, people.boxes)
+        if np.isnan(masks.values).any():
+            raise NonFiniteOutput("segmenter masks: expected finite sums of prototypes, found an overflow; " + ADVICE)
+        cell = (width / prototypes.shape[1], height / prototypes.shape[0]) * 2
+        found, covering = masks.covering((windows * cell).astype(np.float32), (height, width))
+        return Instances(people.in_image[covering], people.scores[covering], found, people.truncated)
+
+    @property
+    def input_spec(self) -> CropSpec:
+        """As `PrototypeAdapter` has it: stretched, without antialias."""
+        mean, std = (tuple(value / 255 for value in values) for values in (MEAN, STD))
+        return CropSpec(self.info.input_size, mean, std, antialias=False)  # type: ignore[arg-type]
+
+    def geometry(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """The image's (H, W)."""
+        return image_size
+
+    def places(self, shapes: Sequence[tuple[int, ...]], least: float) -> Places:
+        """As `PrototypeAdapter` has it. A prior takes part by its best class, as in `_candidates`."""
+        self._check_shapes(shapes)
+        (_, count, classes), kinds, person = shapes[1], shapes[2][2], self.info.person_class
+        return Places(
+            count=count,
+            score=Place(1, person + 1, classes),
+            classes=Place(1, 1, classes),
+            class_count=classes - 1,
+            person=person,
+            rule="any" if np.float32(least) > np.float32(TAKES_PART) else "over",
+            bound=TAKES_PART,
+            box=Place(0, 0, 4),
+            prior=Place(3, 0, 4),
+            coefficients=Place(2, 0, kinds),
+            prototypes=4,
+            grid=(shapes[4][1], shapes[4][2]),
+            kinds=kinds,
+        )
+
+    def people(
+        self, places: Places, boxes: Float32, priors: Float32, scores: Float32, geometry: tuple[int, int]
+    ) -> People:
+        """As `PrototypeAdapter` has it; `boxes` are `loc`."""
+        return self._people(decode_boxes(boxes, priors), scores, geometry)
+
+    def _people(self, boxes: Float64, scores: Float32, size: tuple[int, int]) -> People:
+        """The people among candidates, whose boxes are xyxy as fractions of the image (H, W) `size`."""
+        height, width = size
         with np.errstate(under="ignore"):
             in_image = np.clip(boxes * (width, height, width, height), 0.0, (width, height) * 2).astype(np.float32)
         whole = (in_image[:, 0] < in_image[:, 2]) & (in_image[:, 1] < in_image[:, 3])
@@ -114,30 +163,24 @@ class YolactAdapter(Adapter):
             spare = int(np.count_nonzero(~whole))
             kept, cut = suppress(boxes, scores, self.info.iou_threshold, limit + 1 + spare), np.empty(0, np.int64)
         kept = kept[whole[kept]]
-        people = kept[:limit]
-        masks, windows = cut_masks(coefficients[chosen[people]], prototypes, boxes[people])
-        if np.isnan(masks.values).any():
-            raise NonFiniteOutput("segmenter masks: expected finite sums of prototypes, found an overflow; " + ADVICE)
-        cell = (width / prototypes.shape[1], height / prototypes.shape[0]) * 2
-        found, covering = masks.covering((windows * cell).astype(np.float32), (height, width))
-        people = people[covering]
-        return Instances(in_image[people], scores[people], found, truncated=bool(whole[cut].any()) or len(kept) > limit)
-
-    def _least(self, min_score: float | None) -> float:
-        return self.info.score_threshold if min_score is None else min_score
+        rows = kept[:limit]
+        truncated = bool(whole[cut].any()) or len(kept) > limit
+        return People(rows, boxes[rows], in_image[rows], scores[rows], truncated)
 
     def _checked(self, outputs: Sequence[npt.NDArray[Any]]) -> tuple[Float32, Float32, Float32, Float32, Float32]:
         """Without their batch: loc [P, 4], conf [P, 1 + classes], mask [P, K], priors [P, 4], proto [h, w, K]."""
-        shapes = [tuple(output.shape) for output in outputs]
+        self._check_shapes([tuple(output.shape) for output in outputs])
+        check_finite(self.info.outputs, outputs)
+        loc, conf, mask, priors, proto = (output.astype(np.float32, copy=False) for output in outputs)
+        return loc[0], conf[0], mask[0], priors, proto[0]
+
+    def _check_shapes(self, shapes: Sequence[tuple[int, ...]]) -> None:
         if not _fit(shapes, self.info.person_class):
             raise ShapeError(
                 f"segmenter outputs: expected loc [1, P, 4], conf [1, P, 1 + classes] with more than "
                 f"{self.info.person_class} classes, mask [1, P, K], priors [P, 4] and proto [1, h, w, K], "
                 f"found {[list(shape) for shape in shapes]}"
             )
-        check_finite(self.info.outputs, outputs)
-        loc, conf, mask, priors, proto = (output.astype(np.float32, copy=False) for output in outputs)
-        return loc[0], conf[0], mask[0], priors, proto[0]
 
 
 def decode_boxes(loc: Float32, priors: Float32) -> Float64:

@@ -20,10 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from graftsdk.errors import NonFiniteOutput, ShapeError
-from graftsdk.segment.base import Adapter, Instances
+from graftsdk.plan.cropspec import CropSpec
+from graftsdk.segment.base import Instances
 from graftsdk.segment.finite import ADVICE, check_finite
 from graftsdk.segment.letterbox import Letterbox
 from graftsdk.segment.nms import suppress
+from graftsdk.segment.places import People, Place, Places, PrototypeAdapter
 from graftsdk.segment.prototypes import sample_masks
 from graftsdk.segment.shapes import Match, Shapes, Size, arranged, image_input
 
@@ -51,7 +53,7 @@ class _People:
     coefficients: Float32
 
 
-class YoloAdapter(Adapter):
+class YoloAdapter(PrototypeAdapter):
     """The family "yolo"."""
 
     family: ClassVar[str] = "yolo"
@@ -61,6 +63,7 @@ class YoloAdapter(Adapter):
     )
     score_threshold: ClassVar[float] = 0.25
     iou_threshold: ClassVar[float] = 0.7
+    masks = "sample"
 
     @classmethod
     def match(cls, inputs: Shapes, outputs: Shapes, size: Size | None) -> Match | None:
@@ -105,44 +108,96 @@ class YoloAdapter(Adapter):
         its place.
         """
         predictions, prototypes, layout = self._checked(outputs)
-        least = self.info.score_threshold if min_score is None else min_score
-        found = layout.read(predictions, self.info.person_class, least)
-        edges = (geometry.width, geometry.height) * 2
-        in_image = np.clip(geometry.to_image(found.boxes), 0.0, edges).astype(np.float32)
-        whole = np.flatnonzero((in_image[:, :2] < in_image[:, 2:]).all(axis=1))
-        limit = self.info.max_persons
-        if layout.suppressed:
-            kept = np.argsort(-found.scores[whole], kind="stable")
-        else:  # one more than the limit: are there more?
-            kept = suppress(found.boxes[whole], found.scores[whole], self.info.iou_threshold, limit + 1)
-        people = whole[kept[:limit]]
-        extents = in_image[people]
+        found = layout.read(predictions, self.info.person_class, self.least(min_score))
+        people = self._people(found.boxes, found.scores, geometry, suppressed=layout.suppressed)
         with np.errstate(over="ignore", invalid="ignore"):
-            cells = geometry.to_input(extents) / PROTOTYPE_STRIDE
-            sampled = sample_masks(found.coefficients[people], prototypes, cells)
+            sampled = sample_masks(found.coefficients[people.rows], prototypes, people.boxes)
         if np.isnan(sampled.values).any():
             raise NonFiniteOutput("segmenter masks: expected finite sums of prototypes, found an overflow; " + ADVICE)
-        masks, covering = sampled.covering(extents, (geometry.height, geometry.width))
-        return Instances(extents[covering], found.scores[people[covering]], masks, truncated=len(kept) > limit)
+        masks, covering = sampled.covering(people.in_image, (geometry.height, geometry.width))
+        return Instances(people.in_image[covering], people.scores[covering], masks, people.truncated)
+
+    @property
+    def input_spec(self) -> CropSpec:
+        """As `PrototypeAdapter` has it: letterboxed on the same grey, without antialias."""
+        return CropSpec(
+            self.info.input_size, (0, 0, 0), (1, 1, 1), fill=round(255 * BORDER), antialias=False, fit="letterbox"
+        )
+
+    def geometry(self, image_size: Size) -> Letterbox:
+        """The image as a letterboxed crop has it, which rounds its sides half up."""
+        return Letterbox.placed(image_size, self.info.input_size)
+
+    def places(self, shapes: Sequence[tuple[int, ...]], least: float) -> Places:
+        """As `PrototypeAdapter` has it."""
+        layout = self._check_shapes(shapes)
+        rows, columns = shapes[0][1:]
+        count, row, step = (rows, columns, 1) if layout.by_rows else (columns, 1, columns)
+        width, person, before = (columns if layout.by_rows else rows), self.info.person_class, layout.before
+
+        def place(value: int) -> Place:
+            return Place(0, value * step, row, step)
+
+        return Places(
+            count=count,
+            score=place(4 if layout.suppressed else before + person),
+            factor=place(4) if before == 5 else None,
+            classes=place(5 if layout.suppressed else before),
+            class_count=1 if layout.suppressed else width - before - COEFFICIENTS,
+            person=person,
+            rule="named" if layout.suppressed else "best",
+            box=place(0),
+            coefficients=place(width - COEFFICIENTS),
+            prototypes=1,
+            grid=(shapes[1][2], shapes[1][3]),
+            kinds=COEFFICIENTS,
+        )
+
+    def people(self, places: Places, boxes: Float32, priors: Float32, scores: Float32, geometry: Letterbox) -> People:
+        """As `PrototypeAdapter` has it; there are no priors."""
+        suppressed = places.rule == "named"
+        corners = boxes.astype(np.float64) if suppressed else _corners(boxes.T)
+        return self._people(corners, scores, geometry, suppressed=suppressed)
+
+    def _people(self, boxes: Float64, scores: Float32, geometry: Letterbox, *, suppressed: bool) -> People:
+        """The people among candidates, whose boxes are xyxy in pixels of the input."""
+        edges = (geometry.width, geometry.height) * 2
+        in_image = np.clip(geometry.to_image(boxes), 0.0, edges).astype(np.float32)
+        whole = np.flatnonzero((in_image[:, :2] < in_image[:, 2:]).all(axis=1))
+        limit = self.info.max_persons
+        if suppressed:
+            kept = np.argsort(-scores[whole], kind="stable")
+        else:  # one more than the limit: are there more?
+            kept = suppress(boxes[whole], scores[whole], self.info.iou_threshold, limit + 1)
+        rows = whole[kept[:limit]]
+        extents = in_image[rows]
+        with np.errstate(over="ignore", invalid="ignore"):
+            cells = geometry.to_input(extents) / PROTOTYPE_STRIDE
+        return People(rows, cells, extents, scores[rows], truncated=len(kept) > limit)
 
     def _checked(self, outputs: Sequence[npt.NDArray[Any]]) -> tuple[Float32, Float32, _Layout]:
         """Predictions [rows, columns], prototypes [32, H / 4, W / 4], and the layout of the predictions."""
+        layout = self._check_shapes([output.shape for output in outputs])
+        check_finite(self.info.outputs, outputs)
+        return outputs[0][0].astype(np.float32, copy=False), outputs[1][0].astype(np.float32, copy=False), layout
+
+    def _check_shapes(self, shapes: Sequence[tuple[int, ...]]) -> _Layout:
+        """The layout of the predictions."""
         grid, person = _grid(self.info.input_size), self.info.person_class
         layout = None
-        if len(outputs) == 2 and outputs[0].ndim == 3 and outputs[0].shape[0] == 1:
-            layout = _layout(outputs[0].shape[1], outputs[0].shape[2], self.info.input_size)
+        if len(shapes) == 2 and len(shapes[0]) == 3 and shapes[0][0] == 1:
+            layout = _layout(shapes[0][1], shapes[0][2], self.info.input_size)
         if (
             layout is None
-            or not layout.has_class(outputs[0].shape[1], outputs[0].shape[2], person)
-            or outputs[1].shape != (1, COEFFICIENTS, *grid)
+            or not layout.has_class(shapes[0][1], shapes[0][2], person)
+            or shapes[1] != (1, COEFFICIENTS, *grid)
         ):
             raise ShapeError(
                 f"segmenter outputs: expected [1, 4 + classes + {COEFFICIENTS}, A], [1, 3 A, 5 + classes + "
                 f"{COEFFICIENTS}] or [1, N, 6 + {COEFFICIENTS}], with more than {person} classes, and "
-                f"[1, {COEFFICIENTS}, {grid[0]}, {grid[1]}], found {[list(output.shape) for output in outputs]}"
+                f"[1, {COEFFICIENTS}, {grid[0]}, {grid[1]}], found {[list(shape) for shape in shapes]}"
             )
-        check_finite(self.info.outputs, outputs)
-        return outputs[0][0].astype(np.float32, copy=False), outputs[1][0].astype(np.float32, copy=False), layout
+        return layout
 
 
 @dataclass(frozen=True)
