@@ -85,8 +85,18 @@ class Lease:
         self._given = set(asked)
         return self._bucket.fetch(fetched, self.rows)
 
+    def start(self, outputs: Sequence[str] | None = None) -> None:
+        """As `run`, but nothing comes to the host and nothing is waited for: what is enqueued on `stream` next sees it.
+
+        Raises:
+            InputError: an unknown name. EngineOutOfMemory, EngineError: it failed.
+        """
+        asked = self._asked(outputs)
+        self._bucket.run(self._wiring.needed(asked), ())
+        self._given = set(asked)
+
     def output(self, value: str) -> DeviceArray:
-        """What the last `run` computed, where it lies on the device.
+        """What the last `run` or `start` computed, where it lies on the device.
 
         Raises:
             InputError: that was not computed.

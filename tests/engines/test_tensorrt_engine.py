@@ -578,6 +578,18 @@ def test_outputs_stay_on_the_device(machine: Machine) -> None:
             lease.output("b/scores")
 
 
+def test_a_run_may_be_started_and_read_where_it_is(machine: Machine) -> None:
+    with machine.merged() as engine, engine.lease(3) as lease:
+        lease.staging("crops")[:] = crops(3)
+        lease.upload("crops")
+        copies = machine.copies()
+        for _ in range(3):  # run, captured, launched
+            lease.start(["b/scores"])
+        assert not copies and len(machine.fake.runs) < 3  # nobody waited
+        lease.stream.sync()
+        np.testing.assert_allclose(np.from_dlpack(lease.output("b/scores")), expected(3)[1], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("use", "text"),
     [

@@ -6,6 +6,8 @@ The host makes one block of parameters for all crops of a call, copies it once a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +21,25 @@ from graftsdk.errors import InputError
 __all__ = ["DeviceCrop", "DeviceFrame", "DeviceMasks", "crop_windows"]
 
 Int32 = npt.NDArray[np.int32]
+
+_ALIGNMENT = 256  # bytes
+_SIZES = 8  # of frames whose tables are kept; a camera has one
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """Parameters and tables of one crop, of all of a frame.
+
+    Attributes:
+        memory: that holds them. work: byte at which the tables begin. tiles: blocks that make the crop.
+    """
+
+    memory: DeviceBuffer
+    work: int
+    tiles: int
+
+    def close(self) -> None:
+        self.memory.close()
 
 
 class DeviceCrop:
@@ -54,6 +75,7 @@ class DeviceCrop:
         self._blocks = Blocks(kernels.device)
         self._work = Workspace(kernels.device)
         self._boxes = Workspace(kernels.device)
+        self._whole: dict[tuple[int, int, int, bool], _Whole] = {}
 
     def cut(
         self,
@@ -98,6 +120,23 @@ class DeviceCrop:
             self._kernels["crop"].launch(stream, grid, (32, TILE_ROWS), call, crops, work, frame.ptr, out)
             self._blocks.used(stream)
 
+    def cut_whole(self, frame: DeviceFrame, out: int, stream: Stream, *, reverse: bool = False) -> None:
+        """As `cut`, one crop of all of the frame. Of frames of one size parameters and tables are made once.
+
+        Raises:
+            EngineOutOfMemory: no room for the tables.
+        """
+        key = (frame.height, frame.width, frame.row_stride, reverse)
+        with self._kernels.device.active():
+            made = self._whole.get(key)
+            if made is None:
+                while len(self._whole) >= _SIZES:
+                    self._whole.pop(next(iter(self._whole))).close()
+                made = self._whole[key] = self._make_whole(frame, stream, reverse=reverse)
+            call = made.memory.ptr
+            crops, work = call + CALL.itemsize, call + made.work
+            self._kernels["crop"].launch(stream, (made.tiles, 1), (32, TILE_ROWS), call, crops, work, frame.ptr, out)
+
     def mask_boxes(self, height: int, width: int, masks: DeviceMasks, stream: Stream) -> Int32:
         """int32[N, 4], xyxy, half-open: the pixels of an image of this size that masks cover; zeros where none.
 
@@ -128,14 +167,30 @@ class DeviceCrop:
 
     def close(self) -> None:
         """Give the memory back, once the device has done its work; twice is harmless."""
-        for memory in (self._blocks, self._work, self._boxes):
+        for memory in (self._blocks, self._work, self._boxes, *self._whole.values()):
             memory.close()
+        self._whole.clear()
 
     def __enter__(self) -> DeviceCrop:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _make_whole(self, frame: DeviceFrame, stream: Stream, *, reverse: bool) -> _Whole:
+        """What `cut_whole` keeps for frames like this one; on the device when this returns."""
+        windows = np.array([[0, 0, frame.width, frame.height]], np.int32)
+        block = self._layout.block(frame, windows, None, reverse=reverse)
+        parameters = np.concatenate([array.view(np.uint8) for array in (block.call, block.crops)])
+        start = -(-parameters.nbytes // _ALIGNMENT) * _ALIGNMENT
+        device = self._kernels.device
+        memory = device.alloc(start + block.nbytes)
+        call, work = memory.ptr, memory.ptr + start
+        device.h2d(memory, parameters, parameters.nbytes, stream)
+        arguments = (call, call + CALL.itemsize, work, np.int32(self._table_blocks))
+        self._kernels["prepare"].launch(stream, (self._table_blocks, 1), (THREADS,), *arguments)
+        stream.sync()  # whatever stream uses it next finds it
+        return _Whole(memory, start, block.tiles)
 
     def _prepare(self, block: CropBlock, table_blocks: int, stream: Stream) -> tuple[DeviceBuffer, int, int]:
         """The parameters copied, tables and bits made: the workspace, and where call and crops lie."""

@@ -6,6 +6,7 @@ What is computed, `graftsdk.segment.prototypes` says: `cut` is its cut_masks (YO
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from graftsdk.engines.cuda.crop_inputs import DeviceMasks
 from graftsdk.engines.cuda.kernels import Kernels
-from graftsdk.engines.cuda.resources import Stream
+from graftsdk.engines.cuda.resources import Block, HostBuffer, Stream
 from graftsdk.engines.cuda.workspace import Blocks, Workspace
 from graftsdk.errors import InputError, ShapeError
 
@@ -79,17 +80,21 @@ class Coefficients:
 
 
 class DevicePrototypes:
-    """Makes masks of one network's people. For one thread at a time; the masks of a call stay until the next one.
+    """Makes masks of one network's people. For one thread at a time.
 
     Args:
         kernels: the kernels on the device.
+        room: gives device memory of so many bytes, or more, for the masks of a call, which have it to themselves;
+            None for memory that the next call writes over.
     """
 
-    def __init__(self, kernels: Kernels) -> None:
+    def __init__(self, kernels: Kernels, room: Callable[[int], Block] | None = None) -> None:
         self._kernels = kernels
         self._blocks = Blocks(kernels.device)
         self._values = Workspace(kernels.device)
+        self._room = room or self._values.room
         self._bad = Workspace(kernels.device)
+        self._flags: HostBuffer | None = None
         self._count = 0
 
     def cut(
@@ -182,17 +187,19 @@ class DevicePrototypes:
 
     def overflowed(self, stream: Stream) -> npt.NDArray[np.bool_]:
         """bool[N]: which of the last call's masks have a NaN, where sums of prototypes overflowed. Waits."""
-        found = np.zeros(self._count, np.int32)
-        if self._count:
-            self._kernels.device.d2h(found, self._bad.room(found.nbytes), found.nbytes, stream)
-            stream.sync()
-        overflowed: npt.NDArray[np.bool_] = found != 0
+        if not self._count or self._flags is None:
+            return np.zeros(0, np.bool_)
+        stream.sync()
+        overflowed: npt.NDArray[np.bool_] = self._flags.array[: 4 * self._count].view(np.int32) != 0
         return overflowed
 
     def close(self) -> None:
         """Give the memory back, once the device has done its work; twice is harmless."""
         for memory in (self._blocks, self._values, self._bad):
             memory.close()
+        if self._flags is not None:
+            self._flags.close()
+        self._flags = None
 
     def __enter__(self) -> DevicePrototypes:
         return self
@@ -220,14 +227,16 @@ class DevicePrototypes:
         block["values"], block["row"] = starts, coefficients.rows
         device = self._kernels.device
         with device.active():
-            values, bad = self._values.room(4 * int(area.sum())), self._bad.room(4 * count)
+            values, bad = self._room(4 * int(area.sum())), self._bad.room(4 * count)
             if count:
+                flags = self._flags_of(4 * count)
                 masks = self._blocks.send((block,), stream)
                 device.memset(bad, 0, 4 * count, stream)
                 strides = (np.int64(coefficients.row_stride), np.int64(coefficients.kind_stride))
                 arguments = (masks, *source, coefficients.ptr, *strides, *after, values, bad)
                 grid = (-(-int(area.max()) // _THREADS), count)
                 self._kernels[kernel].launch(stream, grid, (_THREADS,), *arguments)
+                device.d2h(flags, bad, 4 * count, stream)  # with the work: who asks later has nothing to wait for
                 self._blocks.used(stream)
         return DeviceMasks(
             "floats",
@@ -237,6 +246,14 @@ class DevicePrototypes:
             extents,
             values,
         )
+
+    def _flags_of(self, nbytes: int) -> HostBuffer:
+        """Pinned memory for the flags of a call."""
+        if self._flags is None or self._flags.nbytes < nbytes:
+            if self._flags is not None:
+                self._flags.close()
+            self._flags = self._kernels.device.alloc_pinned(max(2 * nbytes, 1 << 12))
+        return self._flags
 
 
 def _check_people(coefficients: Coefficients, boxes: Float64) -> None:

@@ -351,3 +351,23 @@ def test_nothing_is_left_on_the_device(kernels, image):
     crop.close()
     crop.close()
     assert kernels.device.live_buffers == before
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+def test_whole_frames_of_a_size_share_their_tables(kernels, fit, rng):
+    """A crop of all of a frame is the one that `cut` makes of that window; tables are made once for each size."""
+    spec = CropSpec((40, 56), antialias=False, fit=fit, fill=114)
+    device, stream = kernels.device, kernels.device.stream()
+    with device_crop(kernels, spec) as crop, device.alloc(crop.nbytes) as out:
+        before = device.live_buffers
+        for turn in range(2):
+            for index, (height, width) in enumerate([(70, 90), (33, 120), (70, 90)]):
+                image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+                frame, keep = upload_frame(kernels, image, stream)
+                crop.cut_whole(frame, out.ptr, stream, reverse=True)
+                found = np.empty((1, 3, *spec.size), np.float32)
+                device.d2h(found, out, found.nbytes, stream)
+                stream.sync()
+                assert found.tobytes() == cut(kernels, image, [[0, 0, width, height]], None, spec).tobytes()
+                keep.close()
+                assert device.live_buffers == before + (1 if not turn and index == 0 else 2)

@@ -149,3 +149,20 @@ def test_what_does_not_fit_is_refused(kernels, error, change, message):
 def test_prototypes_that_do_not_fit_are_refused(grid):
     with pytest.raises(ShapeError, match="prototypes: expected"):
         Prototypes(*grid)
+
+
+def test_masks_may_have_memory_of_their_own(kernels, rng):
+    """What a caller gives room for is written over by no later call."""
+    prototypes = rng.standard_normal((9, 12, 8)).astype(np.float32)
+    predictions = rng.standard_normal((2, 8)).astype(np.float32)
+    stream = kernels.device.stream()
+    coefficients, keep = on_device(kernels, predictions, [0, 1], stream)
+    source = upload(kernels, prototypes, stream)
+    with DevicePrototypes(kernels, room=kernels.device.alloc) as maker:
+        made = [maker.cut(coefficients, Prototypes(source.ptr, 9, 12, 8), BOXES[pair], IMAGE, stream) for pair in
+                ([0, 2], [1, 3])]  # fmt: skip
+        for masks, pair in zip(made, ([0, 2], [1, 3]), strict=True):
+            expected, _ = cut_masks(predictions, prototypes, BOXES[pair])
+            for index, mask in enumerate(read(kernels, masks, stream)):
+                assert mask.tobytes() == expected[index].tobytes()
+    del keep
