@@ -21,7 +21,8 @@ before.
 
 examples:
   graftsdk quantize engine.plan --samples crops/
-  graftsdk quantize engine.plan --samples crops/ --data labels/ --method entropy -o engine-int8.plan
+  graftsdk quantize engine.plan --samples crops/ --data labels/ -o engine-int8.plan
+  graftsdk quantize engine-int8.plan --samples crops/ --method entropy --labels age   # a second try for a branch
   graftsdk quantize engine.plan --precision fp16 --data labels/"""
 
 
