@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BUILD ?= build
 DEVICE ?= cpu
+GPU_PYTHON ?= python3
 
 PY := $(VENV)/bin/python
 # The working directory never shadows the installed package. A script finds the modules beside it all the same.
@@ -23,7 +24,7 @@ INSTALLED := $(VENV)/.installed
 
 SANITIZERS := address,undefined,float-cast-overflow thread
 
-.PHONY: demo demo-plan test lint bench experiments segmenter wheel fuzz cpp-test sanitize install clean help
+.PHONY: demo demo-plan test gpu-test lint bench gpu-bench experiments segmenter wheel fuzz cpp-test sanitize install clean help
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -70,6 +71,14 @@ segmenter: $(INSTALLED)  ## train the demo segmenter anew; DEVICE=cuda takes min
 		--size 288 512 --scales 45 90 140 190 250 --no-mixed-sizes --copy-paste 0.1 --batch 32 \
 		--learning-rate 0.002 --steps 7371 --eval-every 2 --workers $$(nproc) \
 		-o $(BUILD)/demo.safetensors --plot $(BUILD)/demo.png
+
+# Both run from the checkout as it is, with the packages that GPU_PYTHON has: a GPU machine may have no network.
+gpu-test:  ## tests that need a GPU; GPU_PYTHON=python3 has the packages, REQUIRE_GPU=1, RECORD=1
+	PYTHONSAFEPATH=1 $(GPU_PYTHON) tests/gpu/prepare.py test $(if $(REQUIRE_GPU),--require-gpu) $(if $(RECORD),--record)
+
+gpu-bench:  ## benchmark on a GPU, ten minutes; RECORD=1 puts it into docs/gpu-results.md, ARGS="--rounds 30"
+	PYTHONSAFEPATH=1 $(GPU_PYTHON) tests/gpu/prepare.py bench $(if $(REQUIRE_GPU),--require-gpu) \
+		$(if $(RECORD),--record) $(if $(DRY),--dry) $(ARGS)
 
 wheel: $(WHEEL) $(INSTALLED)  ## a manylinux wheel in dist/, checked
 	@rm -rf dist && mkdir -p dist
