@@ -21,20 +21,27 @@ from graftsdk.engines.record import (
     RECORD,
     EngineRecord,
     Profile,
-    check_engine_file,
     read_port,
-    read_record,
     write_record,
 )
+from graftsdk.engines.refittable import Refittable
 from graftsdk.engines.tensorrt import find_library
-from graftsdk.engines.trust import built_here, remember_built
+from graftsdk.engines.trust import remember_built
 from graftsdk.errors import EngineBuildError, InputError, PlanError, PlanPathError
-from graftsdk.export.build_child import Job
+from graftsdk.export.build_child import Item, Job
 from graftsdk.export.building import Child
-from graftsdk.export.engine_list import check_batches, check_targets, item_of, wanted_engines
+from graftsdk.export.engine_list import (
+    check_batches,
+    check_refittable,
+    check_targets,
+    is_refittable,
+    item_of,
+    wanted_engines,
+)
+from graftsdk.export.stored import refit_sources, stored_engine
 from graftsdk.files import atomic_write
 from graftsdk.graft import joints_of
-from graftsdk.plan import Plan, open_plan
+from graftsdk.plan import Manifest, Plan, open_plan
 from graftsdk.text import counted, reason
 
 __all__ = ["BuildReport", "build_engine"]
@@ -79,6 +86,7 @@ def build_engine(
     segmenter: bool = True,
     output: _Path | None = None,
     progress: bool = False,
+    refittable: bool = False,
 ) -> BuildReport:
     """Build the engines of a plan: one of all labels, or one of each trunk and branch, and one of the segmenter.
 
@@ -100,10 +108,17 @@ def build_engine(
         segmenter: whether the plan's segmenter is built too, if it has one.
         output: the folder, made where it is missing; None for `<plan's name>.engines` beside the plan.
         progress: the phase and the time since it began, on stderr.
+        refittable: make the engines that give scores so that their weights can be exchanged, which costs some speed.
+            Needs this machine's GPU, on which each is compared with the plan's golden scores. Where a label was trained
+            again on the same tap and width, its engine is then refitted from the one that is there, in a copy, and
+            built in full only where anything is in doubt, with a line in the log; the older one stays, and
+            predictors go on with it. A later build that does not ask for refittable engines keeps those that are there.
+            Tested with a stand-in for the library; not run on a GPU.
 
     Raises:
         InputError: an argument that cannot be used, or no such label. MissingDependency: no TensorRT is installed.
-        EngineIncompatible: a compute capability or precision that is not to be had; says what is.
+        EngineIncompatible: a compute capability or precision that is not to be had, or refittable engines without this
+            machine's GPU; says what is.
         EngineBuildError: the library refused a graph (names label, node, operator), or crashed.
         EngineOutOfMemory: memory ran out. PlanError: the plan cannot be read, or the folder not be written.
         OSError: the disk is full or fails. Nothing that is half-written stays behind.
@@ -112,6 +127,8 @@ def build_engine(
     library = find_library(runtime)
     sizes = check_batches(batches)
     wanted = check_targets(library, targets)
+    if refittable:
+        check_refittable(library, wanted, precision)
     with contextlib.ExitStack() as stack:
         opened = plan if isinstance(plan, Plan) else stack.enter_context(open_plan(plan))
         if opened.path is None:
@@ -129,45 +146,27 @@ def build_engine(
             items=(),
             level=logging.getLogger("graftsdk.tensorrt").getEffectiveLevel(),
             layers=driver_problem() is None,
+            refittable=refittable,
         )
         records = wanted_engines(opened.manifest, job, segmenter=segmenter)
         folder = Path(output) if output is not None else default_folder(opened.path)
         stack.enter_context(_folder(folder))
-        done = {record.name: found for record in records if (found := _stored(record, folder)) is not None}
+        there = {each.name: stored_engine(each, folder, refittable=is_refittable(each, job)) for each in records}
+        done = {name: found for name, found in there.items() if found is not None}
         missing = [record for record in records if record.name not in done]
         if missing:
-            job = replace(job, items=tuple(item_of(record, opened.manifest) for record in missing))
+            job = replace(job, items=tuple(_item(record, opened.manifest, job, folder) for record in missing))
             for record in _build(job, missing, folder, progress):
                 done[record.name] = record
     kept = tuple(record.name for record in records if record not in missing)
     return BuildReport(folder, tuple(done[record.name] for record in records), kept, time.monotonic() - started)
 
 
-def _stored(wanted: EngineRecord, folder: Path) -> EngineRecord | None:
-    """The record of what is there already and sound; None where it is to be built."""
-    path = folder / f"{wanted.name}{RECORD}"
-    if not os.path.lexists(path):
-        return None
-    try:
-        found = read_record(path)
-        for name in ("graph", "runtime", "version", "targets", "precision", "batches"):
-            if getattr(found, name) != getattr(wanted, name):
-                _log.info(
-                    "%s is built again: %s was %s, is %s",
-                    wanted.name,
-                    name,
-                    getattr(found, name),
-                    getattr(wanted, name),
-                )
-                return None
-        check_engine_file(found, folder / found.file)
-        if not built_here(found):
-            _log.info("%s is built again: it was not built here, and would not be run", wanted.name)
-            return None
-    except PlanError as error:
-        _log.warning("%s is built again: %s", wanted.name, error)
-        return None
-    return found
+def _item(record: EngineRecord, manifest: Manifest, job: Job, folder: Path) -> Item:
+    item = item_of(record, manifest)
+    if not is_refittable(record, job):
+        return item
+    return replace(item, refittable=True, sources=refit_sources(record, folder))
 
 
 def _remember(record: EngineRecord) -> None:
@@ -240,6 +239,7 @@ def _receive(
         peak_bytes=frame["peak"],
         when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         layers=None if frame["layers"] is None else tuple(frame["layers"]),
+        refittable=None if frame["refittable"] is None else Refittable.from_dict(frame["refittable"], record.name),
     )
 
 

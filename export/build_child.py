@@ -13,17 +13,18 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from graftsdk.engines.layout import built_groups, segmenter_graph
 from graftsdk.engines.onnxruntime import give_back_memory
 from graftsdk.engines.record import port_dict
+from graftsdk.engines.refittable import Refittable
 from graftsdk.engines.tensorrt import Library, find_library
 from graftsdk.errors import GraftError, PlanCorrupt
-from graftsdk.export.tensorrt import Wanted, build_graph, read_layers
+from graftsdk.export.tensorrt import Built, Wanted, build_graph, read_layers
 from graftsdk.graft import Group, externalize, graft_group, joints_of
 from graftsdk.plan import Plan, open_plan
 
@@ -34,18 +35,24 @@ _STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True)
 class Item:
-    """One engine: key of its graph, whose part is whose in messages, and what to call it all."""
+    """One engine: key of its graph, whose part is whose in messages, and what to call it all.
+
+    `refittable`: so that its weights can be exchanged. `sources`: see `make_refittable`.
+    """
 
     key: str
     owners: Mapping[str, str]
     subject: str
+    refittable: bool = False
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Job:
     """What to build: of which plan (path and digest), with which library, as the arguments of `build_engine`.
 
-    `level` is the least of the log lines that are sent. `layers`: ask the engine inspector afterwards.
+    `level` is the least of the log lines that are sent. `layers`: ask the engine inspector afterwards. `refittable`:
+    of the engines that give scores, see `Item`.
     """
 
     plan: str
@@ -60,6 +67,7 @@ class Job:
     items: tuple[Item, ...]
     level: int = logging.WARNING
     layers: bool = False
+    refittable: bool = False
 
     def to_json(self) -> str:
         """One line."""
@@ -69,7 +77,7 @@ class Job:
     def from_json(cls, text: str) -> Job:
         """What `to_json` gave."""
         value: dict[str, Any] = json.loads(text)
-        value["items"] = tuple(Item(**item) for item in value["items"])
+        value["items"] = tuple(Item(**item | {"sources": tuple(item["sources"])}) for item in value["items"])
         return cls(**value | {name: tuple(value[name]) for name in ("labels", "targets", "batches")})
 
 
@@ -164,10 +172,13 @@ def _build_item(plan: Plan, group: Group | None, item: Item, job: Job, library: 
 
     frames.send("begin", key=item.key)
     begin("grafting")
-    content, weights = load_graph(plan, group)
-    _let_go(plan)
-    wanted = Wanted(job.targets, job.batches, item.owners, item.subject)
-    built = build_graph(library, content, weights, wanted, write, begin)
+    wanted, refittable = Wanted(job.targets, job.batches, item.owners, item.subject), None
+    if item.refittable and group is not None:
+        built, refittable = _build_refittable(plan, group, item, job, library, wanted, write, begin)
+    else:
+        content, weights = load_graph(plan, group)
+        _let_go(plan)
+        built = build_graph(library, content, weights, wanted, write, begin)
     seconds, peak = time.monotonic() - started, _peak()
     frames.send(
         "end",
@@ -177,7 +188,31 @@ def _build_item(plan: Plan, group: Group | None, item: Item, job: Job, library: 
         seconds=seconds,
         peak=peak,
         layers=read_layers(library, b"".join(kept)) if job.layers else None,
+        refittable=None if refittable is None else refittable.to_dict(),
     )
+
+
+def _build_refittable(
+    plan: Plan,
+    group: Group,
+    item: Item,
+    job: Job,
+    library: Library,
+    wanted: Wanted,
+    write: Callable[[bytes], object],
+    begin: Callable[[str], object],
+) -> tuple[Built, Refittable]:
+    from graftsdk.export.parity import Parity
+    from graftsdk.export.refit import make_refittable
+    from graftsdk.export.structure import in_plan_order, part_names, structure_of
+
+    names = part_names(in_plan_order(group, plan.manifest))
+    joints = joints_of(plan.manifest, job.labels)
+    parity = Parity(plan, group, joints, library, names=names, precision=job.precision, batches=job.batches)
+    structure = structure_of(*load_graph(plan, in_plan_order(group, plan.manifest)), names)
+    _let_go(plan)
+    wanted = replace(wanted, owners={names.get(part, part): owner for part, owner in item.owners.items()})
+    return make_refittable(library, structure, wanted, item.sources, parity, write, begin)
 
 
 def load_graph(plan: Plan, group: Group | None) -> tuple[bytes, Mapping[str, Any]]:

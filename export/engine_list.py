@@ -17,9 +17,10 @@ from graftsdk.graft.group import FLOATS
 from graftsdk.plan import Manifest
 from graftsdk.text import listed
 
-__all__ = ["check_batches", "check_targets", "item_of", "wanted_engines"]
+__all__ = ["check_batches", "check_refittable", "check_targets", "is_refittable", "item_of", "wanted_engines"]
 
 _MOST_BATCH = 1024
+_REFITTABLE = ("merged", "branch")  # a new trunk makes every label anew, and a segmenter has no golden scores
 
 
 def check_batches(batches: Sequence[int]) -> tuple[int, ...]:
@@ -65,6 +66,36 @@ def check_targets(library: Library, asked: Sequence[str]) -> tuple[str, ...]:
             f"for; GPUs of other kinds run the plan on ONNX Runtime (device='cuda')"
         )
     return wanted
+
+
+def check_refittable(library: Library, targets: Sequence[str], precision: str) -> None:
+    """Refuse refittable engines where they cannot be had.
+
+    Raises:
+        EngineIncompatible: no GPU here, or targets that are not this machine's. InputError: INT8.
+    """
+    if precision == "int8":
+        raise InputError(
+            "refittable: expected precision float32, fp16 or bf16, found int8, whose ranges are constants of the "
+            "engine and move with every training; build without --refittable"
+        )
+    trouble = driver_problem()
+    if trouble is not None:
+        raise EngineIncompatible(
+            f"refittable: expected an NVIDIA driver and a GPU, because {library.name} makes engines whose weights can "
+            f"be exchanged on the device only, found: {trouble}; build without --refittable: with --layout split a new "
+            f"label builds one small engine"
+        )
+    if len(targets) != 1 or targets[0] not in gpu_capabilities():
+        raise EngineIncompatible(
+            f"refittable: expected this machine's GPU alone ({', '.join(gpu_capabilities())}), on which the engine is "
+            f"compared with the plan's scores, found {', '.join(targets)}; build without --refittable"
+        )
+
+
+def is_refittable(record: EngineRecord, job: Job) -> bool:
+    """Whether the engine is to be one whose weights can be exchanged: one that gives scores, where it is asked for."""
+    return job.refittable and record.role in _REFITTABLE
 
 
 def wanted_engines(manifest: Manifest, job: Job, *, segmenter: bool) -> list[EngineRecord]:

@@ -21,7 +21,7 @@ from graftsdk.engines.tensorrt import Library, capability_number
 from graftsdk.errors import EngineBuildError, EngineIncompatible
 from graftsdk.text import one_line
 
-__all__ = ["Built", "Wanted", "build_graph", "profile_of", "read_layers"]
+__all__ = ["Built", "Wanted", "build_graph", "checked_weights", "profile_of", "read_layers"]
 
 _PART = re.compile(r"[0-9a-f]{16}(?:\.[0-9a-f]{16})?(?=/)")  # how graft names what belongs to a part
 _TURING = "7.5"
@@ -35,12 +35,15 @@ class Wanted:
         targets: compute capabilities, as "8.9". batches: sizes that will be fed.
         owners: part name, as values in the graph begin -> what to call it: "label 'child'", "the trunk".
         subject: what to call the whole graph.
+        refittable: so that its weights can be exchanged, at some cost in speed. Needs a GPU while it is built: without
+            one tensorrt_rtx 1.7.1 gives nothing (measured). Not run on a GPU.
     """
 
     targets: tuple[str, ...]
     batches: tuple[int, ...]
     owners: Mapping[str, str]
     subject: str
+    refittable: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def build_graph(
     """
     library.forget_errors()
     begin("checking weights")
-    held = _checked(weights, wanted)
+    held = checked_weights(weights, wanted)
     builder = library.module.Builder(library.logger)
     flag = library.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED
     network = builder.create_network(1 << int(flag))
@@ -85,6 +88,8 @@ def build_graph(
     _parse(library, network, content, held, wanted)
     config = builder.create_builder_config()
     config.clear_flag(library.module.BuilderFlag.TF32)  # on by default: 10 bits of the mantissa
+    if wanted.refittable:
+        config.set_flag(library.module.BuilderFlag.REFIT)
     _set_targets(library, config, wanted)
     profiles = _set_profiles(library, builder, config, network, wanted)
     monitor = config.progress_monitor = _monitor(library.module, begin)
@@ -123,8 +128,8 @@ def profile_of(batches: Sequence[int]) -> Profile:
     return Profile(ordered[0], ordered[len(ordered) // 2], ordered[-1])
 
 
-def _checked(weights: Mapping[str, np.ndarray[Any, Any]], wanted: Wanted) -> dict[str, np.ndarray[Any, Any]]:
-    """The weights in C order; the library would build NaN and infinity without a word."""
+def checked_weights(weights: Mapping[str, np.ndarray[Any, Any]], wanted: Wanted) -> dict[str, np.ndarray[Any, Any]]:
+    """The weights in C order; the library would take NaN and infinity without a word. Raises EngineBuildError."""
     held = {}
     for name, array in weights.items():
         if array.dtype.kind not in "biu" and not np.isfinite(array).all():

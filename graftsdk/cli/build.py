@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from graftsdk.cli.labels import chosen_labels
 from graftsdk.cli.output import print_json, print_table
+from graftsdk.engines.record import EngineRecord
 from graftsdk.export import BuildReport, build_engine
 from graftsdk.plan.lowered import PRECISIONS
 from graftsdk.text import counted, one_line
@@ -75,6 +76,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-segmenter", action="store_true", help="leave the plan's segmenter out")
     parser.add_argument(
+        "--refittable",
+        action="store_true",
+        help="on this machine's GPU only: engines whose weights can be exchanged, a little slower; a label that was "
+        "trained again is then put into a copy of its engine, which takes its place once it gives the plan's scores, "
+        "and is built in full where it does not",
+    )
+    parser.add_argument(
         "-o", "--output", metavar="DIR", help="the folder, made where it is missing; default: PLAN's name + .engines"
     )
     parser.add_argument("--json", action="store_true", help="print the records as JSON")
@@ -94,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
             labels=chosen_labels(args.labels, args.plan),
             segmenter=not args.no_segmenter,
             output=args.output,
+            refittable=args.refittable,
             progress=sys.stderr is not None and sys.stderr.isatty(),
         )
     if args.json:
@@ -114,7 +123,7 @@ def _print(report: BuildReport) -> None:
                 f"{record.seconds:.1f}",
                 f"{record.peak_bytes / 1e6:.0f}",
                 record.sha256[:16],
-                "kept" if record.name in report.kept else "",
+                "kept" if record.name in report.kept else "refitted" if _refitted(record) else "",
             ]
         )
     print_table(rows, right=(2, 3, 4))
@@ -124,6 +133,10 @@ def _print(report: BuildReport) -> None:
         f"\n{built} built in {report.seconds:.1f} s with {first.runtime} {first.version} for "
         f"{', '.join(first.targets)}: {one_line(str(report.folder))}"
     )
+
+
+def _refitted(record: EngineRecord) -> bool:
+    return record.refittable is not None and record.refittable.refitted_from is not None
 
 
 def _shortened(text: str, width: int = 32) -> str:

@@ -30,6 +30,9 @@ def print_engine(engine: EngineFile) -> None:
     print(f"built      {record.when}, in {record.seconds:.1f} s, {megabytes(record.peak_bytes)} of memory at most")
     layers = "unknown: no device was at hand" if record.layers is None else f"{len(record.layers)}"
     print(f"layers     {layers}")
+    if (found := record.refittable) is not None:
+        how = f"refitted from {found.refitted_from[:16]}" if found.refitted_from else "built in full"
+        print(f"refittable structure {found.structure[:16]}; {how}; golden scores within {found.golden:.1e}")
 
 
 def print_engines(engines: Sequence[EngineFile]) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from graftsdk.engines.feeds import Port
+from graftsdk.engines.refittable import Refittable
 from graftsdk.engines.tensorrt import RUNTIMES
 from graftsdk.errors import PlanCorrupt, PlanPathError, PlanTruncated, PlanVersionError
 from graftsdk.files import atomic_write
@@ -79,6 +80,7 @@ class EngineRecord:
         file: name of the engine beside the record. size: its bytes. sha256: of its content.
         seconds: that the build took. peak_bytes: most resident memory of the process that built it.
         when: UTC, "2026-11-25T17:00:00Z". layers: as the engine inspector names them; None without a device.
+        refittable: what it takes to exchange its weights; None where they cannot be.
     """
 
     role: str
@@ -101,6 +103,7 @@ class EngineRecord:
     peak_bytes: int
     when: str
     layers: tuple[str, ...] | None = None
+    refittable: Refittable | None = None
 
     @property
     def layout(self) -> str:
@@ -137,6 +140,7 @@ class EngineRecord:
             "peak_bytes": self.peak_bytes,
             "when": self.when,
             "layers": None if self.layers is None else list(self.layers),
+            **({} if self.refittable is None else {"refittable": self.refittable.to_dict()}),
         }
 
     @classmethod
@@ -173,6 +177,9 @@ class EngineRecord:
             peak_bytes=fields.integer("peak_bytes", 0, 1 << 50),
             when=fields.matching("when", _WHEN),
             layers=fields.texts("layers", count=(0, 1 << 16)) if fields.has("layers") else fields.null("layers"),
+            refittable=Refittable.from_dict(fields.raw("refittable"), f"{where}.refittable")
+            if fields.has("refittable")
+            else None,
         )
         fields.done()
         return found

@@ -40,6 +40,8 @@ class TensorRTEngine(Engine):
         graphs: what was compiled, in the order in which it runs.
         contents: each graph's engine, serialised. **Engines are code**: see `trust`.
         library: the library that built them. device: where they run; it stays open as long as the engine is.
+        names: for each graph how its parts are called inside the engine, see `Refittable`; empty where all are as in
+            the graphs.
         buckets: batch sizes to run at; None takes those that the engines were tuned for.
         options: how to run.
 
@@ -58,12 +60,14 @@ class TensorRTEngine(Engine):
         *,
         library: Library,
         device: Device,
+        names: Sequence[Mapping[str, str]] = (),
         buckets: Iterable[int] | None = None,
         options: Options = Options(),  # noqa: B008 - frozen
     ) -> None:
         if len(graphs) != len(contents):
             raise InputError(f"engines: expected one for each of {len(graphs)} graphs, found {len(contents)}")
         self._graphs, self._contents = tuple(graphs), list(contents)
+        self._names = names or [{}] * len(graphs)
         self._library, self._device, self._options = library, device, options
         self._asked_buckets = None if buckets is None else tuple(buckets)
         super().__init__(graphs, device="cuda", max_batch=1)
@@ -116,8 +120,8 @@ class TensorRTEngine(Engine):
     def _open(self) -> tuple[tuple[OpenGraph, ...], bool]:
         with in_flight(), self._device.active():
             opened = [
-                DeviceGraph(self._library, content, graph)
-                for content, graph in zip(self._contents, self._graphs, strict=True)
+                DeviceGraph(self._library, content, graph, names)
+                for content, graph, names in zip(self._contents, self._graphs, self._names, strict=True)
             ]
         self.buckets = bucket_sizes([graph.profiles for graph in opened], self._asked_buckets)
         self._lanes = LanePool(self._device, opened, self._wiring, self._options)

@@ -13,6 +13,7 @@ import numpy as np
 from graftsdk.engines.base import Graph
 from graftsdk.engines.buckets import Profile, profile_for
 from graftsdk.engines.feeds import Port
+from graftsdk.engines.refittable import renamed
 from graftsdk.engines.tensorrt import Library
 from graftsdk.errors import EngineError, EngineIncompatible
 
@@ -33,6 +34,8 @@ _REBUILD = "build the engine again with graftsdk build"
 class DeviceGraph:
     """One engine, open; see `base.OpenGraph`. Many contexts may run it at once.
 
+    Its ports are called as in the graph; `names` tells how the engine calls their parts, where otherwise.
+
     Attributes:
         profiles: the batches it takes; of an engine with a fixed batch that one.
         aux_streams: how many streams beside the main one a context of it uses.
@@ -42,14 +45,16 @@ class DeviceGraph:
         EngineIncompatible: the engine computes something else than the graph, or has inputs that cannot be fed.
     """
 
-    def __init__(self, library: Library, content: bytes | memoryview, graph: Graph) -> None:
-        self._library = library
+    def __init__(
+        self, library: Library, content: bytes | memoryview, graph: Graph, names: Mapping[str, str] | None = None
+    ) -> None:
+        self._library, self._names = library, names or {}
         self._engine = library.deserialize(content)
         trt, engine = library.module, self._engine
-        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        fed = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        found = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        fed = [name for name in found if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         self.inputs = self._ports(fed, list(graph.inputs), "inputs")
-        self.outputs = self._ports([name for name in names if name not in fed], list(graph.outputs), "outputs")
+        self.outputs = self._ports([name for name in found if name not in fed], list(graph.outputs), "outputs")
         self.profiles = self._profiles()
         self.aux_streams = int(engine.num_aux_streams)
         self.most_scratch = int(engine.device_memory_size_v2)
@@ -77,18 +82,22 @@ class DeviceGraph:
             raise self._library.failure("making an execution context", _REBUILD, EngineError)
         return RunContext(self._library, native, self, size, stream)
 
+    def inside(self, name: str) -> str:
+        """What the engine calls a port."""
+        return renamed(name, self._names)
+
     def _ports(self, found: Sequence[str], wanted: Sequence[str], kind: str) -> tuple[Port, ...]:
-        if sorted(found) != sorted(wanted):
+        if sorted(found) != sorted(map(self.inside, wanted)):
             raise EngineIncompatible(
                 f"engine: expected the {kind} {sorted(wanted)[:8]}, found {sorted(found)[:8]}; it was built from "
                 f"another plan: {_REBUILD}"
             )
         ports = []
         for name in wanted:
-            kind_of = self._engine.get_tensor_dtype(name).name
+            kind_of = self._engine.get_tensor_dtype(self.inside(name)).name
             if kind_of not in _DTYPES:
                 raise EngineIncompatible(f"engine: {name}: expected one of {', '.join(_DTYPES)}, found {kind_of}")
-            shape = tuple(None if size < 0 else int(size) for size in self._engine.get_tensor_shape(name))
+            shape = tuple(None if size < 0 else int(size) for size in self._engine.get_tensor_shape(self.inside(name)))
             ports.append(Port(name, np.dtype(_DTYPES[kind_of]), shape))
         return tuple(ports)
 
@@ -96,7 +105,7 @@ class DeviceGraph:
         fixed = self.inputs[0].shape[0] if self.inputs[0].shape else 1
         if fixed is not None:
             return (Profile(fixed, fixed, fixed),)
-        name, found = self.inputs[0].name, []
+        name, found = self.inside(self.inputs[0].name), []
         for index in range(self._engine.num_optimization_profiles):
             least, best, most = (int(shape[0]) for shape in self._engine.get_tensor_profile_shape(name, index))
             found.append(Profile(least, best, most))
@@ -131,16 +140,17 @@ class RunContext:
     """
 
     def __init__(self, library: Library, native: Any, graph: DeviceGraph, size: int, stream: int) -> None:
-        self._library, self._native, self._stream = library, native, stream
+        self._library, self._native, self._stream, self._inside = library, native, stream, graph.inside
         if any(None in port.shape for port in graph.inputs):  # else there is nothing to choose
             profile = profile_for(graph.profiles, size)
             done = native.set_optimization_profile_async(profile, stream)
             self._check(done, f"taking optimisation profile {profile}")
             for port in graph.inputs:
                 shape = tuple(size if side is None else side for side in port.shape)
-                self._check(native.set_input_shape(port.name, shape), f"setting {port.name!r} to shape {shape}")
+                done = native.set_input_shape(self._inside(port.name), shape)
+                self._check(done, f"setting {port.name!r} to shape {shape}")
         missing = native.infer_shapes()
-        self.shapes = {port.name: tuple(native.get_tensor_shape(port.name)) for port in graph.outputs}
+        self.shapes = {port.name: tuple(native.get_tensor_shape(self._inside(port.name))) for port in graph.outputs}
         free = [name for name, shape in self.shapes.items() if any(side < 0 for side in shape)]
         if missing or free:
             raise EngineIncompatible(
@@ -158,7 +168,8 @@ class RunContext:
         """
         self._native.set_device_memory(*scratch)
         for name, address in addresses.items():
-            self._check(self._native.set_tensor_address(name, address), f"setting the address of {name!r}")
+            done = self._native.set_tensor_address(self._inside(name), address)
+            self._check(done, f"setting the address of {name!r}")
         if aux:
             self._native.set_aux_streams(list(aux))
 

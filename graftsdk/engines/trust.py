@@ -12,7 +12,7 @@ import logging
 import os
 import shlex
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +76,11 @@ class Loaded:
         """The sizes to run at: those that all were built for; None where there is none, and the profiles decide."""
         common = set(self.records[0].batches).intersection(*(record.batches for record in self.records))
         return tuple(sorted(common)) or None
+
+    @property
+    def names(self) -> tuple[Mapping[str, str], ...]:
+        """For each graph how its parts are called inside the engine, where otherwise; see `Refittable`."""
+        return tuple({} if each.refittable is None else each.refittable.names for each in self.records)
 
 
 def load_engines(

@@ -80,9 +80,11 @@ def engine_bytes(
     version: str = "11.4.0",
     aux_streams: int = 0,
     scratch: int = 1024,
+    refittable: bool = False,
 ) -> bytes:
     """An engine as it lies on the disk: header with magic, whole size and version; profiles (least, best, most)."""
     described = {"version": version, "profiles": list(profiles), "aux": aux_streams, "scratch": scratch}
+    described["refittable"] = refittable
     text, graph = json.dumps(described).encode(), model.SerializeToString()
     size = HEADER + len(text) + len(graph)
     return struct.pack("<4sQI", MAGIC, size, len(text)).ljust(HEADER, b"\0") + text + graph
@@ -186,6 +188,8 @@ class Engine:
         self.profiles = [tuple(each) for each in described["profiles"]]
         self.num_aux_streams: int = described["aux"]
         self._scratch: int = described["scratch"]
+        self.refittable: bool = described["refittable"]
+        self._model, self._version = model, described["version"]
         self.infos = {info.name: info for info in (*model.graph.output, *model.graph.input)}  # not in our order
         self.inputs = [info.name for info in model.graph.input]
         self.outputs = [info.name for info in model.graph.output]
@@ -222,6 +226,12 @@ class Engine:
     def get_tensor_profile_shape(self, name: str, index: int) -> list[Shape]:
         own = self.get_tensor_shape(name)
         return [tuple(batch if size == -1 else size for size in own) for batch in self.profiles[index]]
+
+    def serialize(self) -> bytes | None:
+        return engine_bytes(
+            self._model, self.profiles, version=self._version, aux_streams=self.num_aux_streams,
+            scratch=self._scratch, refittable=self.refittable,
+        )  # fmt: skip
 
     def create_runtime_config(self) -> RuntimeConfig:
         if not self.fake.rtx:

@@ -22,6 +22,7 @@ from graftsdk.engines.record import (
     record_of,
     write_record,
 )
+from graftsdk.engines.refittable import Refittable
 from graftsdk.errors import PlanCorrupt, PlanError, PlanPathError, PlanTruncated, PlanVersionError
 
 CONTENT = b"vtrt" + bytes(range(256)) * 20
@@ -160,6 +161,36 @@ def test_what_others_can_write_is_refused(engine: Path) -> None:
     with pytest.raises(PlanPathError, match="others may write"):
         check_engine_file(record(), engine)
     check_engine_file(record(), engine, ours=False)
+
+
+REFITTABLE = Refittable("12" * 32, {"0123456789abcdef.0123456789abcdef": f"{0:016x}"}, 1.5e-5, "34" * 32)
+
+
+def test_records_of_refittable_engines(tmp_path: Path) -> None:
+    assert "refittable" not in record().to_dict()  # as those that were written before there were such
+    for each in (REFITTABLE, replace(REFITTABLE, refitted_from=None)):
+        whole = record(refittable=each)
+        assert read_record(write_record(whole, tmp_path)) == whole
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"structure": "12"},
+        {"names": {}},
+        {"names": {"child": f"{0:016x}"}},
+        {"names": {"0123456789abcdef": "child"}},
+        {"names": {"0123456789abcdef": f"{0:016x}", "1123456789abcdef": f"{0:016x}"}},
+        {"golden": -1.0},
+        {"golden": None},
+        {"refitted_from": "34"},
+        {"more": 1},
+    ],
+)
+def test_damaged_records_of_refittable_engines(change: dict[str, Any]) -> None:
+    value = {**record().to_dict(), "refittable": {**REFITTABLE.to_dict(), **change}}
+    with pytest.raises(PlanCorrupt, match="r.json.refittable"):
+        EngineRecord.from_dict(value, "r.json")
 
 
 def test_what_belongs_to_another_user_is_refused(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
