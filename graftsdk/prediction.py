@@ -139,13 +139,30 @@ class Person:
         return f"{self.index}: {', '.join(texts) or 'nothing to tell'}"
 
 
+class _Image:
+    """The field `Prediction.image`: an array, or a function with its `shape` that makes it when it is asked for."""
+
+    def __get__(self, prediction: Prediction | None, owner: Any = None) -> npt.NDArray[np.uint8]:
+        if prediction is None:
+            raise AttributeError("image")  # of the class: the field has no default
+        kept = prediction.__dict__["image"]
+        image: npt.NDArray[np.uint8] = kept if isinstance(kept, np.ndarray) else kept()
+        prediction.__dict__["image"] = image
+        return image
+
+    def __set__(self, prediction: Prediction, image: Any) -> None:
+        prediction.__dict__["image"] = image
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """The persons of one image and what is said about them. Iterates, indexes and counts as its persons.
 
     Attributes:
         persons: in the order in which they were given or found, the surest first.
-        image: uint8[H, W, 3], BGR: the original, not a copy.
+        image: uint8[H, W, 3], BGR: the original, not a copy. Of a frame on a device: fetched when it is first asked
+            for (also to plot or pickle), with the pixels that the frame holds then, and kept; before the predictor is
+            closed.
         source: the image's path, or None.
         timings: stage -> milliseconds.
         truncated: there were more persons than the limit, and the least sure were left out.
@@ -159,7 +176,7 @@ class Prediction:
     """
 
     persons: tuple[Person, ...]
-    image: npt.NDArray[np.uint8]
+    image: _Image = _Image()
     source: str | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
     truncated: bool = False
@@ -169,8 +186,9 @@ class Prediction:
     timestamp: float | None = None
 
     def __post_init__(self) -> None:
-        if self.image.ndim != 3 or self.image.shape[2] != 3:
-            raise ShapeError(f"expected an image of shape (H, W, 3), found {self.image.shape}")
+        shape = self.__dict__["image"].shape  # asked for by nobody yet
+        if len(shape) != 3 or shape[2] != 3:
+            raise ShapeError(f"expected an image of shape (H, W, 3), found {shape}")
         own = object.__setattr__
         own(self, "persons", tuple(self.persons))
         own(self, "timings", MappingProxyType(dict(self.timings)))
@@ -183,7 +201,8 @@ class Prediction:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the image in pixels."""
-        return int(self.image.shape[0]), int(self.image.shape[1])
+        height, width, _ = self.__dict__["image"].shape
+        return int(height), int(width)
 
     def __len__(self) -> int:
         return len(self.persons)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any, Literal, overload
@@ -15,10 +15,14 @@ from typing import Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
+from graftsdk.device_frame import DeviceImage, is_device_frame, refuse_frame
+from graftsdk.device_scene import DeviceFrames
+from graftsdk.device_segmenter import Found
 from graftsdk.engines import Engine, default_threads
 from graftsdk.engines.golden import check_golden, log_golden
 from graftsdk.engines.layout import built_groups, graphs_of, partition
 from graftsdk.engines.opener import Opener
+from graftsdk.engines.tensorrt_engine import TensorRTEngine
 from graftsdk.errors import DTypeError, EngineIncompatible, GraftError, InputError, NonFiniteOutput, ShapeError
 from graftsdk.graft import joints_of, scores_name
 from graftsdk.plan import BranchDocument, Plan, PlanSource, open_plan
@@ -145,6 +149,10 @@ class Predictor:
             self._segmenter: Segmenter | None = None
             if manifest.segmenter is not None:
                 self._segmenter = undo.enter_context(Segmenter.of_plan(self.plan, open_graphs=self._opener.open))
+            self._frames: DeviceFrames | None = None
+            if isinstance(self._engine, TensorRTEngine) and self._opener.gpu is not None:
+                self._frames = DeviceFrames(self._engine, self._opener.gpu, manifest.crop, self._segmenter)
+                undo.callback(self._frames.close)
             self._warm_up()
             undo.pop_all()
 
@@ -208,6 +216,8 @@ class Predictor:
         Args:
             image: path, bytes, binary file object, PIL image or uint8[H, W, 3]; a list of them; or a folder's path.
                 Predictions hold their images: `stream` goes through long lists and folders in constant memory.
+                With engine="tensorrt" also an array on the engine's GPU, with DLPack or `__cuda_array_interface__`,
+                rows any distance apart: it stays there, only scores and boxes come to the host.
             masks: bool or uint8 [N, H, W] over the image, or N `BoxMasks`; what is outside is filled before resizing.
                 Of a list of images: a list with one entry an image, which may be None.
             boxes: [N, 4], xyxy in pixels of the image, half-open; of a list of images: likewise.
@@ -237,14 +247,15 @@ class Predictor:
         if not isinstance(image, (list, tuple)):
             if errors != "raise":
                 raise InputError(f"errors={errors!r}: expected a list of images, found one image; its error is raised")
-            only = iter([decode_timed(image, color, reduce)])
-            return self._predict(only, [masks], [boxes], wanted, _raise)[0]
+            only = self._decoded(image, color, reduce)
+            return self._predict(iter([only]), [masks], [boxes], wanted, _raise)[0]
         count = len(image)
         for name, side in (("masks", masks), ("boxes", boxes)):
             if side is not None and (not isinstance(side, (list, tuple)) or len(side) != count):
                 found = f"{len(side)} entries" if isinstance(side, (list, tuple)) else type(side).__name__
                 raise InputError(f"{name}: expected a list with one entry an image ({count}), or None, found {found}")
-        with closing(decode_ahead(image, color, reduce)) as decoded:
+        decode = decode_ahead if not any(map(is_device_frame, image)) else self._decode_mixed
+        with closing(decode(image, color, reduce)) as decoded:
             fail = partial(_raise_named if errors == "raise" else _named, image)
             return self._predict(decoded, masks or [None] * count, boxes or [None] * count, wanted, fail)
 
@@ -316,6 +327,8 @@ class Predictor:
 
     def close(self) -> None:
         """Let go of the engines and the plan's file. Calls in flight finish; later ones raise EngineClosed."""
+        if self._frames is not None:
+            self._frames.close()
         self._engine.close()
         if self._segmenter is not None:
             self._segmenter.close()
@@ -346,9 +359,13 @@ class Predictor:
             raise InputError(f"labels: expected a list of some of {list(self.labels)}, each once, found {found}")
         return wanted
 
+    def _names(self, labels: tuple[str, ...]) -> dict[str, str]:
+        """Label -> the engine's value that its scores are."""
+        return {label: scores_name(self._joints[label]) for label in labels}
+
     def _scores(self, crops: npt.NDArray[np.float32], labels: tuple[str, ...]) -> dict[str, npt.NDArray[np.float32]]:
         """Label -> what its branch gives, [N, ...]; labels of one branch share an array. Not checked."""
-        names = {label: scores_name(self._joints[label]) for label in labels}
+        names = self._names(labels)
         values = self._engine.run({"crops": crops}, list(dict.fromkeys(names.values())))
         return {label: values[name] for label, name in names.items()}
 
@@ -362,6 +379,20 @@ class Predictor:
         if self._segmenter is not None and self._segmenter.compiled:
             self._segment(np.zeros((64, 64, 3), np.uint8))
 
+    def _decoded(self, image: Any, color: Literal["bgr", "rgb"], reduce: int) -> Decoded:
+        """One image as it came, or where it lies on a device, taken there."""
+        if not is_device_frame(image):
+            return decode_timed(image, color, reduce)
+        if self._frames is None:
+            return Decoded(image, refuse_frame(image), 0.0)
+        return self._frames.take(image, color, reduce)
+
+    def _decode_mixed(self, images: Sequence[Any], color: Literal["bgr", "rgb"], reduce: int) -> Generator[Decoded]:
+        """As `decode_ahead`, of images some of which lie on a device."""
+        with closing(decode_ahead([each for each in images if not is_device_frame(each)], color, reduce)) as ahead:
+            for image in images:
+                yield self._decoded(image, color, reduce) if is_device_frame(image) else next(ahead)
+
     def _predict(
         self,
         images: Iterator[Decoded],
@@ -372,6 +403,7 @@ class Predictor:
     ) -> list[Prediction | GraftError]:
         """A prediction for each image, or what `fail` makes of its place and error, should it not raise."""
         batch = CropBatch(self.plan.manifest.crop, self._threads, self._documents, partial(self._scores, labels=labels))
+        on_device = None if self._frames is None else self._frames.batch(self._documents, self._names(labels))
         scenes: list[Scene | GraftError] = []
         for index, decoded in enumerate(images):
             try:
@@ -379,11 +411,16 @@ class Predictor:
                     raise decoded.image
                 scene = Scene(decoded)
                 self._find(scene, masks[index], boxes[index])
-                batch.add(scene)
+                if on_device is not None and isinstance(scene.image, DeviceImage):
+                    on_device.add(scene)
+                else:
+                    batch.add(scene)
                 scenes.append(scene)
             except (InputError, NonFiniteOutput) as error:
                 scenes.append(fail(index, error))
         batch.flush()
+        if on_device is not None:
+            on_device.flush()
         found: list[Prediction | GraftError] = []
         for index, done in enumerate(scenes):
             if isinstance(done, GraftError):
@@ -397,7 +434,7 @@ class Predictor:
     def _find(self, scene: Scene, masks: Any, boxes: Any) -> None:
         """Who is to be cut out of the image."""
         started = time.perf_counter()
-        size = (scene.image.shape[0], scene.image.shape[1])
+        size = scene.size
         if boxes is not None or masks is not None:
             scene.boxes, scene.masks, scene.truncated = check_persons(
                 boxes, masks, size, self.plan.manifest.crop, MAX_PERSONS
@@ -410,8 +447,11 @@ class Predictor:
             scene.boxes = np.array([[0, 0, size[1], size[0]]], np.float32)
         scene.timings["segment"] = 1e3 * (time.perf_counter() - started)
 
-    def _segment(self, image: npt.NDArray[np.uint8]) -> Instances:
+    def _segment(self, image: npt.NDArray[np.uint8] | DeviceImage) -> Instances | Found:
         assert self._segmenter is not None  # callers look
+        if isinstance(image, DeviceImage):
+            assert self._frames is not None  # it took the frame
+            return self._frames.find(image, self._min_score)
         return self._segmenter.find(image, self._min_score)
 
 

@@ -17,7 +17,7 @@ from graftsdk.preprocess.ahead import Decoded
 from graftsdk.preprocess.decode import source_name
 from graftsdk.scores import check_scores
 
-__all__ = ["CROPS_AT_ONCE", "CropBatch", "Scene"]
+__all__ = ["CROPS_AT_ONCE", "CropBatch", "Piece", "Scene", "hand_out"]
 
 CROPS_AT_ONCE = 32  # crops that are held at one time, 34 MB at 299x299; the engine takes them eight by eight
 
@@ -28,8 +28,9 @@ class Scene:
     """One image: who is in it, and their scores as they come.
 
     Attributes:
-        image: uint8[H, W, 3], BGR. source: its path, or None.
-        boxes: [N, 4], xyxy. scores: float32[N] of the segmenter, or None. masks: N of them, or None.
+        image: uint8[H, W, 3], BGR, or what has such a `shape` and gives it when called. source: its path, or None.
+        boxes: [N, 4], xyxy. scores: float32[N] of the segmenter, or None. masks: N of them, or None; those of an image
+            that is no array have a method `lazy`.
         truncated: there were more persons than are here.
         timings: stage -> milliseconds.
         rows: label -> its scores, a piece for each batch that persons of this image were in.
@@ -38,7 +39,7 @@ class Scene:
 
     def __init__(self, decoded: Decoded) -> None:
         assert not isinstance(decoded.image, GraftError)  # callers look
-        self.image = decoded.image
+        self.image: Any = decoded.image
         self.source = source_name(decoded.source)
         self.boxes: npt.NDArray[Any] = np.empty((0, 4), np.float32)
         self.scores: npt.NDArray[np.float32] | None = None
@@ -47,6 +48,12 @@ class Scene:
         self.timings = {"decode": decoded.spent_ms, "segment": 0.0, "crop": 0.0, "engine": 0.0}
         self.rows: dict[str, list[npt.NDArray[np.float32]]] = {}
         self.error: GraftError | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the image."""
+        height, width, _ = self.image.shape
+        return height, width
 
     def prediction(
         self,
@@ -75,9 +82,36 @@ class Scene:
 
     def _mask(self, index: int) -> Any:
         if isinstance(self.masks, BoxMasks):
-            height, width = self.image.shape[:2]
-            return LazyMask(self.masks, index, (height, width))
-        return None if self.masks is None else self.masks[index]
+            return LazyMask(self.masks, index, self.size)
+        if self.masks is None or isinstance(self.masks, np.ndarray):
+            return None if self.masks is None else self.masks[index]
+        return self.masks.lazy(index, self.size)
+
+
+Piece = tuple[Scene, int, slice]  # a scene, its first person in a batch, their rows there
+
+
+def hand_out(pieces: Sequence[Piece], scores: Scores, documents: Mapping[str, BranchDocument], spent: float) -> None:
+    """Give each scene the scores of its persons. A score that is no number is its scene's error, not the others'.
+
+    Args:
+        pieces: whose rows these are. scores: label -> scores, [rows, C].
+        documents: those of the labels. spent: milliseconds of the engine, shared by rows.
+
+    Raises:
+        PlanCorrupt: a branch gives something else than probabilities.
+    """
+    used = sum(rows.stop - rows.start for _, _, rows in pieces)
+    for scene, first, rows in pieces:
+        count = rows.stop - rows.start
+        scene.timings["engine"] += spent * count / used
+        for label, values in scores.items():
+            piece = values[rows]
+            try:
+                check_scores(label, documents[label].classes, piece, count, _person(first))
+            except NonFiniteOutput as error:
+                scene.error = scene.error or error
+            scene.rows.setdefault(label, []).append(piece)
 
 
 class CropBatch:
@@ -101,7 +135,7 @@ class CropBatch:
         self._documents = documents
         self._compute = compute
         self._crops = np.empty((CROPS_AT_ONCE, 3, *spec.size), np.float32)  # memory is taken when it is written
-        self._pieces: list[tuple[Scene, int, slice]] = []  # a scene, its first person here, their rows
+        self._pieces: list[Piece] = []
         self._used = 0
 
     def add(self, scene: Scene) -> None:
@@ -139,16 +173,7 @@ class CropBatch:
         started = time.perf_counter()
         scores = self._compute(self._crops[:used])
         spent = 1e3 * (time.perf_counter() - started)
-        for scene, first, rows in pieces:
-            count = rows.stop - rows.start
-            scene.timings["engine"] += spent * count / used
-            for label, values in scores.items():
-                piece = values[rows]
-                try:
-                    check_scores(label, self._documents[label].classes, piece, count, _person(first))
-                except NonFiniteOutput as error:
-                    scene.error = scene.error or error
-                scene.rows.setdefault(label, []).append(piece)
+        hand_out(pieces, scores, self._documents, spent)
 
 
 def _person(first: int) -> Callable[[int], str]:

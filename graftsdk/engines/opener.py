@@ -7,11 +7,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from graftsdk.engines.base import Engine, Graph
 from graftsdk.engines.opening import open_engine
 from graftsdk.errors import EngineBuildError, EngineIncompatible, InputError
+
+if TYPE_CHECKING:
+    from graftsdk.engines.cuda import Device
 
 __all__ = ["ENGINES", "Opener", "default_folder"]
 
@@ -77,7 +80,7 @@ class Opener:
         self._device, self._threads, self._runtime = device, threads, runtime
         self._build, self._trust = build, trust_engines
         self._precision, self._layout, self._labels = precision, layout, labels
-        self._gpu: Any = None
+        self._gpu: Device | None = None
 
     def open(self, graphs: Sequence[Graph]) -> Engine:
         """An engine that runs `graphs`, in this order, ready for its first caller where it is TensorRT's.
@@ -88,6 +91,11 @@ class Opener:
         if self.engine == "onnxruntime":
             return open_engine(graphs, device=self._device, threads=self._threads)
         return self._open_built(graphs)
+
+    @property
+    def gpu(self) -> Device | None:
+        """The device that TensorRT's engines run on, once one was opened; None with ONNX Runtime."""
+        return self._gpu
 
     def close(self) -> None:
         """Let go of the GPU; after its engines."""
@@ -114,7 +122,9 @@ class Opener:
             trust_engines=self._trust,
             build=None if self._build == "never" else lambda: self._run(wanted.words(library, folder)),
         )
-        engine = TensorRTEngine(graphs, loaded.contents, library=library, device=self._gpu, buckets=loaded.batches)
+        engine = TensorRTEngine(
+            graphs, loaded.contents, library=library, device=self._gpu, names=loaded.names, buckets=loaded.batches
+        )
         try:
             engine.warm_up()
         except BaseException:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from graftsdk.errors import DTypeError, ImageTooLarge, ImageTooSmall, InputError, LayoutError, ShapeError
 
-__all__ = ["MAX_PIXELS", "MAX_SIDE", "MIN_SIDE", "check_color", "check_image", "check_pixels", "check_size"]
+__all__ = ["MAX_PIXELS", "MAX_SIDE", "MIN_SIDE", "check_color", "check_image", "check_pixels", "check_shape", "check_size"]
 
 Color = Literal["bgr", "rgb"]
 
@@ -49,7 +49,7 @@ def check_pixels(array: Any, color: Color = "bgr") -> npt.NDArray[np.uint8]:
         raise InputError("image: expected a plain array, found a masked one; use image.filled(0)")
     if array.dtype != np.uint8:
         raise DTypeError(f"image: expected uint8 values 0..255, found {_dtype_name(array.dtype)}{_dtype_advice(array)}")
-    _check_shape(array.shape)
+    check_shape(array.shape)
     check_size(array.shape[0], array.shape[1])
     return array
 
@@ -71,7 +71,8 @@ def check_size(height: int, width: int) -> None:
         raise ImageTooLarge(f"image: expected at most {MAX_PIXELS} pixels, {found}; shrink it or cut it up")
 
 
-def _check_shape(shape: tuple[int, ...]) -> None:
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Refuse another shape than (H, W, 3). Raises ShapeError or LayoutError."""
     found = f"found shape {list(shape)}"
     if len(shape) == 2:
         raise ShapeError(f"image: expected [H, W, 3], {found}; for grey use np.repeat(image[:, :, None], 3, axis=2)")

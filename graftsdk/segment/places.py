@@ -109,7 +109,7 @@ class PrototypeAdapter(Adapter):
         """For `decode` and `people`, of an image (H, W) that a crop by `input_spec` became the input of."""
 
     @abstractmethod
-    def places(self, shapes: Sequence[tuple[int, ...]], least: float) -> Places:
+    def places(self, shapes: Sequence[tuple[int, ...]]) -> Places:
         """Where the values lie in outputs of these shapes, in the order of the segmenter's `outputs`.
 
         Raises:

@@ -123,8 +123,8 @@ class YolactAdapter(PrototypeAdapter):
         """The image's (H, W)."""
         return image_size
 
-    def places(self, shapes: Sequence[tuple[int, ...]], least: float) -> Places:
-        """As `PrototypeAdapter` has it. A prior takes part by its best class, as in `_candidates`."""
+    def places(self, shapes: Sequence[tuple[int, ...]]) -> Places:
+        """As `PrototypeAdapter` has it. A prior takes part by its best class; see `_candidates`."""
         self._check_shapes(shapes)
         (_, count, classes), kinds, person = shapes[1], shapes[2][2], self.info.person_class
         return Places(
@@ -133,7 +133,7 @@ class YolactAdapter(PrototypeAdapter):
             classes=Place(1, 1, classes),
             class_count=classes - 1,
             person=person,
-            rule="any" if np.float32(least) > np.float32(TAKES_PART) else "over",
+            rule="over",
             bound=TAKES_PART,
             box=Place(0, 0, 4),
             prior=Place(3, 0, 4),

@@ -128,7 +128,7 @@ class YoloAdapter(PrototypeAdapter):
         """The image as a letterboxed crop has it, which rounds its sides half up."""
         return Letterbox.placed(image_size, self.info.input_size)
 
-    def places(self, shapes: Sequence[tuple[int, ...]], least: float) -> Places:
+    def places(self, shapes: Sequence[tuple[int, ...]]) -> Places:
         """As `PrototypeAdapter` has it."""
         layout = self._check_shapes(shapes)
         rows, columns = shapes[0][1:]

@@ -167,7 +167,9 @@ class DeviceCrop:
 
     def close(self) -> None:
         """Give the memory back, once the device has done its work; twice is harmless."""
-        for memory in (self._blocks, self._work, self._boxes, *self._whole.values()):
+        for whole in self._whole.values():
+            whole.close()
+        for memory in (self._blocks, self._work, self._boxes):
             memory.close()
         self._whole.clear()
 
