@@ -92,6 +92,27 @@ def test_branch_reads_the_tap_as_the_trunk_gives_it(trunk: tuple[Part, TrunkDocu
     assert float(model_from_part(own).graph[0].inputs[1].const_value.numpy()) == pytest.approx(3 * scale.scale, 0.05)
 
 
+def test_what_is_joined_has_one_scale(trunk: tuple[Part, TrunkDocument]) -> None:
+    part, document = toys.branch("child", 1, on=trunk[1])
+    model = model_from_part(part)
+    relu = next(node for node in model.graph if node.op_type == "Relu")
+    pool = next(node for node in model.graph if node.op_type == "GlobalAveragePool")
+    gemm = next(node for node in model.graph if node.op_type == "Gemm")
+    joined = ir.node("Concat", [relu.outputs[0], model.graph.inputs[0]], {"axis": 1}, name="joined")
+    joined.outputs[0].name, joined.outputs[0].type = "joined", relu.outputs[0].type
+    model.graph.insert_before(pool, joined)
+    pool.replace_input_with(0, joined.outputs[0])
+    weight = np.random.default_rng(5).normal(size=(32 + 24, 2)).astype(np.float32)
+    gemm.inputs[1].const_value = ir.Tensor(weight, name=gemm.inputs[1].name)
+    gemm.inputs[1].shape = ir.Shape(weight.shape)
+    taps = np.abs(np.random.default_rng(6).normal(size=(4, 24, 8, 8))).astype(np.float32)
+    found = quantize_branch(part_from_model(model, "branch"), document, [taps])
+    join = next(node for node in model_from_part(found).graph if node.op_type == "Concat")
+    ends = [value.producer() for value in join.inputs] + [use.node for use in join.outputs[0].uses()]
+    scales = {float(node.inputs[1].const_value.numpy()) for node in ends}
+    assert len(ends) == 3 and len(scales) == 1
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_same_crops_same_bytes(trunk: tuple[Part, TrunkDocument], lowered: Part, method: str, capsys) -> None:  # type: ignore[no-untyped-def]
     once = quantize_trunk(*trunk, iter([CROPS]), method)  # type: ignore[arg-type]
