@@ -124,7 +124,7 @@ class Bench:
             return [
                 (
                     "tensorrt",
-                    Kind("stand-in for TensorRT", "float32", _stand_in(), scratch / "engines", "cuda", "cpu"),
+                    Kind("stand-in for TensorRT", "float32", _stand_in(scratch), scratch / "engines", "cuda", "cpu"),
                     None,
                 ),
                 ("onnxruntime", Kind("ONNX Runtime CPU", "float32", None, scratch, "cpu", "cpu"), None),
@@ -194,12 +194,12 @@ class Bench:
         self._say([Row("an engine that tensorrt_rtx built without a target", None, why=try_untargeted())])
 
 
-def _stand_in() -> str:
+def _stand_in(scratch: Path) -> str:
     """TensorRT's stand-in in place of the library; its name."""
-    sys.path[:0] = [str(CHECKOUT / "tests" / "engines"), str(CHECKOUT)]
+    sys.path[:0] = [str(CHECKOUT / "tests" / "engines"), str(CHECKOUT / "tests" / "predictor"), str(CHECKOUT)]
     import stand_ins
 
-    stand_ins.tensorrt_on_a_gpu(setattr, "tensorrt_rtx")
+    stand_ins.tensorrt_on_a_gpu(setattr, "tensorrt_rtx", stand_ins.compiled_kernels(scratch))
     return "tensorrt_rtx"
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from graftsdk.engines.cuda.kernels import NAMES, Kernels
+from graftsdk.engines.cuda.kernels import Kernels
 from graftsdk.engines.cuda.protocol import Device
 from graftsdk.errors import EngineError, GraftError, MissingDependency
 
 HERE = Path(__file__).resolve().parent
 ENGINES = HERE.parent / "engines"
-for folder in (HERE, ENGINES, ENGINES / "kernels"):
+for folder in (HERE, ENGINES, ENGINES / "kernels", HERE.parent / "predictor"):
     sys.path.insert(0, str(folder))
 
 DRY = os.environ.get("GRAFTSDK_GPU_DRY") == "1"
@@ -38,8 +38,9 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
     from graftsdk.engines.cuda.host import HostDevice
 
     if DRY:
-        compiled = request.getfixturevalue("library")
-        with HostDevice({name: getattr(compiled, f"host_{name}") for name in NAMES}) as host:
+        from fake_gpu import kernels_of
+
+        with HostDevice(kernels_of(request.getfixturevalue("library"))) as host:
             yield host
         return
     try:
@@ -121,7 +122,8 @@ def trt(
     if DRY:
         import stand_ins
 
-        library = stand_ins.tensorrt_on_a_gpu(monkeypatch.setattr, request.param)
+        kernels = stand_ins.kernels_of(request.getfixturevalue("library"))
+        library = stand_ins.tensorrt_on_a_gpu(monkeypatch.setattr, request.param, kernels)
         return TensorRT(request.param, stand_ins.CAPABILITY, library.targets, dry=True)
     trouble = _tensorrt_problem(request.param)
     if trouble is not None:

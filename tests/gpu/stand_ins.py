@@ -8,7 +8,10 @@ engines are those of tests/engines/fake_tensorrt.py. What passes so shows that t
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +20,14 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from fake_gpu import CAPABILITY, kernels_of, whole
 from fake_tensorrt import FakeTensorRT, engine_bytes
-from onnx import TensorProto
 from test_providers import Claims
 
 from graftsdk.engines import Graph, cuda, opening, tensorrt
 from graftsdk.engines import onnxruntime as runtime
 from graftsdk.engines.cuda.host import HostDevice
+from graftsdk.engines.cuda.kernels import kernel_source
 from graftsdk.engines.feeds import Port
 from graftsdk.engines.layout import built_groups, graphs_of, segmenter_graph
 from graftsdk.engines.providers import CPU, CUDA, TENSORRT
@@ -36,9 +40,9 @@ from graftsdk.files import atomic_write
 from graftsdk.graft import joints_of
 from graftsdk.plan import Plan, open_plan
 
-__all__ = ["CAPABILITY", "onnxruntime_on_a_gpu", "tensorrt_on_a_gpu"]
+__all__ = ["CAPABILITY", "compiled_kernels", "onnxruntime_on_a_gpu", "tensorrt_on_a_gpu"]
 
-CAPABILITY = "8.9"
+_KERNELS = Path(__file__).parents[1] / "engines" / "kernels"
 _VERSION = "11.4.0"  # the stand-in's
 _Set = Callable[..., None]  # monkeypatch.setattr
 
@@ -57,9 +61,21 @@ def onnxruntime_on_a_gpu(setattr: _Set) -> None:
     setattr(opening, "open_device", HostDevice)
 
 
-def tensorrt_on_a_gpu(setattr: _Set, name: str) -> Library:
+def compiled_kernels(folder: Path) -> dict[str, Any]:
+    """The package's kernels for the host, outside of pytest; as tests/engines/kernels/conftest.py compiles them."""
+    compiler = shutil.which("g++") or shutil.which("c++")
+    if compiler is None:
+        raise RuntimeError("a dry run needs a C++ compiler; install g++")
+    (folder / "mask_crop.cu").write_bytes(kernel_source())
+    words = [compiler, "-std=c++17", "-O1", "-ffp-contract=off", "-Wno-unknown-pragmas", "-shared", "-fPIC", "-pthread"]
+    words += [f"-I{folder}", str(_KERNELS / "host_kernels.cpp"), "-o", str(folder / "kernels.so")]
+    subprocess.run(words, check=True, timeout=100)
+    return kernels_of(ctypes.CDLL(str(folder / "kernels.so")))
+
+
+def tensorrt_on_a_gpu(setattr: _Set, name: str, kernels: Mapping[str, Any]) -> Library:
     """The library of that name, with a GPU of `CAPABILITY`; `build_engine` makes engines for it."""
-    fake = _Machine()
+    fake = _Machine(kernels)
     lines: Any = []
     library = Library(name, _VERSION, fake, None, lines)
     library.logger = tensorrt._make_logger(fake, lines)
@@ -77,12 +93,13 @@ def tensorrt_on_a_gpu(setattr: _Set, name: str) -> Library:
 class _Machine(FakeTensorRT):
     """The stand-in for the library, over all devices that were opened."""
 
-    def __init__(self) -> None:
+    def __init__(self, kernels: Mapping[str, Any]) -> None:
         super().__init__(HostDevice(memory=1 << 30))
         self.devices: list[HostDevice] = []
+        self._kernels = kernels
 
     def open_device(self, index: int = 0, kind: str | None = None) -> HostDevice:
-        self.devices.append(HostDevice(memory=1 << 30, compute_capability=CAPABILITY))
+        self.devices.append(HostDevice(self._kernels, memory=1 << 30, compute_capability=CAPABILITY))
         return self.devices[-1]
 
     def submit(self, stream: int, work: Callable[[], None]) -> None:
@@ -105,7 +122,7 @@ def _build(job: Any, records: Sequence[EngineRecord], folder: Path, progress: bo
     with open_plan(job.plan) as plan:
         graphs = {graph.key: graph for graph in _graphs(plan, job)}
         for record in records:
-            model = _whole(*graphs[record.graph].load())
+            model = whole(*graphs[record.graph].load())
             fixed = model.graph.input[0].type.tensor_type.shape.dim[0].HasField("dim_value")
             least, best, most = job.batches[0], job.batches[len(job.batches) // 2], job.batches[-1]
             profiles = [] if fixed else [(least, best, most)]
@@ -128,17 +145,6 @@ def _graphs(plan: Plan, job: Any) -> list[Graph]:
     forms = None if job.precision == "float32" else plan.manifest.forms(job.precision)
     found = graphs_of(plan, built_groups(plan.manifest, joints, job.layout, forms))
     return found + ([segmenter_graph(plan)] if plan.manifest.segmenter is not None else [])
-
-
-def _whole(content: bytes, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """The graph with its big initialisers inside."""
-    model = onnx.ModelProto.FromString(content)
-    for tensor in model.graph.initializer:
-        if tensor.name in weights:
-            tensor.ClearField("external_data")
-            tensor.data_location = TensorProto.DEFAULT
-            tensor.raw_data = np.ascontiguousarray(weights[tensor.name]).tobytes()
-    return model
 
 
 def _ports(infos: Any) -> tuple[Port, ...]:

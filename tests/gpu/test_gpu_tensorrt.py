@@ -21,7 +21,7 @@ from graftsdk.engines.tensorrt_engine import TensorRTEngine
 from graftsdk.errors import EngineClosed, EngineIncompatible, EngineOutOfMemory, GraftError
 from graftsdk.graft import joints_of, scores_names
 from graftsdk.plan import open_plan
-from graftsdk.preprocess import golden_crops
+from graftsdk.preprocess import decode_image, golden_crops
 from tests import toys
 
 pytestmark = pytest.mark.gpu
@@ -130,6 +130,30 @@ def test_people_of_a_picture_are_the_cpus(trt: Any, folder: Path) -> None:
         np.testing.assert_allclose(one.box, other.box, atol=1.0)
         for label in expected.labels:
             assert one[label].score == pytest.approx(other[label].score, abs=2e-2)
+
+
+@pytest.mark.parametrize("given", ["boxes", "masks", "nothing"])
+def test_frames_on_the_device_are_as_frames_of_the_host(
+    trt: Any, folder: Path, device: Device, given: str, rng: np.random.Generator
+) -> None:
+    """A torch tensor in, nothing of it copied to the host: the same people, and scores within the kernels' rounding."""
+    torch = pytest.importorskip("torch")
+    frame = decode_image(DEMO.with_name("lobby.jpg"))
+    lying = torch.tensor(frame, device="cpu" if device.kind == "host" else "cuda")
+    options: dict[str, Any] = {}
+    if given != "nothing":
+        height, width = frame.shape[:2]
+        options["boxes"] = np.array([[10, 20, width / 3, height - 9.5], [width / 3, 0, width, height]], np.float32)
+    if given == "masks":
+        options["masks"] = rng.random((2, *frame.shape[:2])) > 0.4
+    trt.build(DEMO, folder)
+    with trt.predictor(DEMO, folder) as predictor:
+        here, there = predictor.predict(frame, **options), predictor.predict(lying, **options)
+    assert len(here) == len(there) > 0
+    for one, other in zip(here, there, strict=True):
+        np.testing.assert_allclose(one.box, other.box, atol=0.5)
+        for label in here.labels:
+            assert one[label].score == pytest.approx(other[label].score, abs=1e-2)
 
 
 def test_engines_for_another_gpu_are_refused(trt: Any, plan: Path, folder: Path) -> None:
