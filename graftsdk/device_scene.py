@@ -22,6 +22,7 @@ from graftsdk.engines.cuda.kernels import Kernels
 from graftsdk.engines.tensorrt_engine import TensorRTEngine
 from graftsdk.errors import EngineError, EngineOutOfMemory, GraftError, MissingDependency
 from graftsdk.plan import BranchDocument, CropSpec
+from graftsdk.preprocess import mask_boxes
 from graftsdk.preprocess.ahead import Decoded
 from graftsdk.scene import Piece, Scene, hand_out
 from graftsdk.segmenter import Segmenter
@@ -157,20 +158,24 @@ class DeviceCropBatch:
         scene, first, _ = piece
         image, persons = cast(DeviceImage, scene.image), slice(first, first + _count(piece))
         height, width, _ = image.shape
-        boxes, masks = scene.boxes, scene.masks
-        if isinstance(masks, FoundMasks) and self._spec.box == "mask":
-            boxes = masks.boxes  # those that a caller brings are so already
-        windows = crop_windows(boxes[persons], height, width, self._spec.pad)
+        boxes, masks = scene.boxes[persons], None if scene.masks is None else _select(scene.masks, persons)
+        if masks is not None and self._spec.box == "mask":
+            boxes = masks.boxes if isinstance(masks, FoundMasks) else mask_boxes(masks, scene.size)
+        windows = crop_windows(boxes, height, width, self._spec.pad)
         image.order(stream)
         with ExitStack() as stack:
             if masks is None or self._spec.background != "fill":
                 given = None
             elif isinstance(masks, FoundMasks):
-                given = masks.select(persons).masks
+                given = masks.masks
             else:
-                given = stack.enter_context(tools.uploaded(masks[persons], windows, stream))
+                given = stack.enter_context(tools.uploaded(masks, windows, stream))
             reverse = image.color != self._spec.order
             tools.crop.cut(image.frame, windows, out, stream, masks=given, reverse=reverse)
+
+
+def _select(masks: Any, persons: slice) -> Any:
+    return masks.select(persons) if isinstance(masks, FoundMasks) else masks[persons]
 
 
 def _count(piece: Piece) -> int:

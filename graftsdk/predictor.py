@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graftsdk.device_frame import DeviceImage, is_device_frame, refuse_frame
-from graftsdk.device_scene import DeviceFrames
+from graftsdk.device_scene import DeviceCropBatch, DeviceFrames
 from graftsdk.device_segmenter import Found
 from graftsdk.engines import Engine, default_threads
 from graftsdk.engines.golden import check_golden, log_golden
@@ -402,8 +402,7 @@ class Predictor:
         fail: Callable[[int, GraftError], GraftError],
     ) -> list[Prediction | GraftError]:
         """A prediction for each image, or what `fail` makes of its place and error, should it not raise."""
-        batch = CropBatch(self.plan.manifest.crop, self._threads, self._documents, partial(self._scores, labels=labels))
-        on_device = None if self._frames is None else self._frames.batch(self._documents, self._names(labels))
+        batches: dict[bool, CropBatch | DeviceCropBatch] = {}  # whether its images lie on the device -> a batch
         scenes: list[Scene | GraftError] = []
         for index, decoded in enumerate(images):
             try:
@@ -411,16 +410,15 @@ class Predictor:
                     raise decoded.image
                 scene = Scene(decoded)
                 self._find(scene, masks[index], boxes[index])
-                if on_device is not None and isinstance(scene.image, DeviceImage):
-                    on_device.add(scene)
-                else:
-                    batch.add(scene)
+                on_device = isinstance(scene.image, DeviceImage)
+                if on_device not in batches:
+                    batches[on_device] = self._batch(on_device, labels)
+                batches[on_device].add(scene)
                 scenes.append(scene)
             except (InputError, NonFiniteOutput) as error:
                 scenes.append(fail(index, error))
-        batch.flush()
-        if on_device is not None:
-            on_device.flush()
+        for batch in batches.values():
+            batch.flush()
         found: list[Prediction | GraftError] = []
         for index, done in enumerate(scenes):
             if isinstance(done, GraftError):
@@ -430,6 +428,13 @@ class Predictor:
             else:
                 found.append(done.prediction(labels, self._documents, self._thresholds, self.plan.digest))
         return found
+
+    def _batch(self, on_device: bool, labels: tuple[str, ...]) -> CropBatch | DeviceCropBatch:
+        if on_device:
+            assert self._frames is not None  # it took the frame
+            return self._frames.batch(self._documents, self._names(labels))
+        compute = partial(self._scores, labels=labels)
+        return CropBatch(self.plan.manifest.crop, self._threads, self._documents, compute)
 
     def _find(self, scene: Scene, masks: Any, boxes: Any) -> None:
         """Who is to be cut out of the image."""

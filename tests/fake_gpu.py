@@ -18,7 +18,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-ENGINES = Path(__file__).parents[1] / "engines"
+ENGINES = Path(__file__).parent / "engines"
 sys.path.insert(0, str(ENGINES))
 
 from fake_tensorrt import FakeTensorRT, engine_bytes  # noqa: E402
