@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from graftsdk.errors import PlanCorrupt
 from graftsdk.graft.group import CROPS, FLOATS, Group, joints_of, merged_group
 from graftsdk.graft.prune import prune
+from graftsdk.graft.requantise import drop_requantising
 from graftsdk.plan import BranchDocument, Plan, TrunkDocument
 from graftsdk.plan.onnx_part import IR_VERSION, OPSET, check_graph, model_from_part
 
@@ -96,6 +97,8 @@ def graft_group(plan: Plan, group: Group) -> ir.Model:
     model = ir.Model(graph, ir_version=IR_VERSION)
     owners = {**{trunk: trunk for trunk in group.trunks}, **{j.name: j.branch for j in (*group.joints, *group.loose)}}
     floats = {name: forms[part] for name, part in owners.items() if forms.get(part) in FLOATS}
+    if stored:
+        drop_requantising(graph)
     if floats:
         from graftsdk.graft.floats import lower_floats
 

@@ -28,8 +28,7 @@ def make_signed(model: ir.Model) -> None:
     Requires: QuantizeLinear and DequantizeLinear with constant scales, one for each activation. Ensures: every zero
     point is int8 and 0; other nodes, and the names of values and weights, stay. Where lo is 0 the quantiser left a Relu
     to the saturation of uint8, and a Relu stands there again; a Clip that it left out at another lower bound is not
-    restored. What a branch quantises as its trunk has just dequantised it is not quantised again: numbers stay the
-    same. A graph without quantised values is left as it is.
+    restored. A graph without quantised values is left as it is.
 
     Raises:
         UnsupportedOp: something else than that form; names the node.
@@ -62,7 +61,6 @@ def make_signed(model: ir.Model) -> None:
         if node.inputs[0] in positive:
             positive.update(node.outputs)
         _set_scale(graph, node, pairs, names)
-        _pass_through(graph, node)
     for value in was_read:
         if not value.uses() and not value.is_graph_output():
             del graph.initializers[value.name or ""]
@@ -88,20 +86,6 @@ def _set_scale(
     node.resize_inputs(3)
     for place, value in enumerate(pairs[scale, point], start=1):
         node.replace_input_with(place, value)
-
-
-def _pass_through(graph: ir.Graph, node: ir.Node) -> None:
-    """Drop a QuantizeLinear of what was dequantised with its own scale: q * s / s rounds to q."""
-    source = node.inputs[0]
-    maker = None if source is None else source.producer()
-    if node.op_type != "QuantizeLinear" or maker is None or maker.op_type != "DequantizeLinear":
-        return
-    if _zero_point(maker).dtype != np.int8 or not np.array_equal(_content(maker, 1), _content(node, 1)):
-        return
-    quantised = maker.inputs[0]
-    assert quantised is not None  # checked when it was made signed
-    node.outputs[0].replace_all_uses_with(quantised)
-    graph.remove(node, safe=True)
 
 
 def _range(node: ir.Node) -> tuple[float, float]:

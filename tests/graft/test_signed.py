@@ -19,6 +19,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 
 from graftsdk.errors import UnsupportedOp
 from graftsdk.graft import externalize
+from graftsdk.graft.requantise import drop_requantising
 from graftsdk.graft.signed import make_signed
 from graftsdk.plan.onnx_part import IR_VERSION, OPSET
 
@@ -178,6 +179,7 @@ def quantised(change: Callable[[dict[str, np.ndarray], list[onnx.NodeProto]], ob
 
 def test_by_hand() -> None:
     model = quantised()
+    drop_requantising(model.graph)
     make_signed(model)
     proven(model)
     # The branch reads the trunk's own numbers; nothing is quantised twice.
@@ -194,8 +196,35 @@ def test_by_hand() -> None:
     np.testing.assert_allclose(found["b/scores"], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("tap_is_read", [True, False])
+@pytest.mark.parametrize(
+    "change, left",
+    [
+        (lambda weights, nodes: None, 1),
+        (lambda weights, nodes: weights.update({"b/scale": np.float32(0.03)}), 2),
+        (lambda weights, nodes: weights.update({"b/zero": np.uint8(3)}), 2),
+        (lambda weights, nodes: weights.update({"b/zero": np.int8(0)}), 2),
+    ],
+)
+def test_what_was_dequantised_is_handed_on(change: Any, left: int, tap_is_read: bool) -> None:
+    model = quantised(change)
+    if not tap_is_read:
+        model.graph.outputs.pop(0)
+    before = run(model, {"crops": CROPS})
+    drop_requantising(model.graph)
+    onnx.checker.check_model(ir.to_proto(model))
+    kinds = [each.op_type for each in model.graph]
+    assert kinds.count("QuantizeLinear") == left
+    assert ("t/tap" in [value.name for each in model.graph for value in each.outputs]) is (tap_is_read or left == 2)
+    found = run(model, {"crops": CROPS})
+    assert found.keys() == before.keys()
+    for name, value in before.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
 def test_other_scales_are_quantised_again() -> None:
     model = quantised(lambda weights, nodes: weights.update({"b/scale": np.float32(0.03)}))
+    drop_requantising(model.graph)
     make_signed(model)
     proven(model)
     assert [each.op_type for each in model.graph].count("QuantizeLinear") == 2
