@@ -76,7 +76,7 @@ segmenter: $(INSTALLED)  ## train the demo segmenter anew; DEVICE=cuda takes min
 gpu-test:  ## tests that need a GPU; GPU_PYTHON=python3 has the packages, REQUIRE_GPU=1, RECORD=1
 	PYTHONSAFEPATH=1 $(GPU_PYTHON) tests/gpu/prepare.py test $(if $(REQUIRE_GPU),--require-gpu) $(if $(RECORD),--record)
 
-gpu-bench:  ## benchmark on a GPU, ten minutes; RECORD=1 puts it into docs/gpu-results.md, ARGS="--rounds 30"
+gpu-bench:  ## benchmark on a GPU; RECORD=1 puts it into docs/gpu-results.md, ARGS="--rounds 30"
 	PYTHONSAFEPATH=1 $(GPU_PYTHON) tests/gpu/prepare.py bench $(if $(REQUIRE_GPU),--require-gpu) \
 		$(if $(RECORD),--record) $(if $(DRY),--dry) $(ARGS)
 

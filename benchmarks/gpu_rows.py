@@ -15,7 +15,7 @@ class Row:
     Attributes:
         what: is measured. reached: the figure; None where it could not be had, and `why` says why.
         bound, target: "at least" or "at most", and the number; "" where there is no target. unit: of the figure.
-        why: also what else is to be said.
+        why: also what else is to be said. figure: whether a figure was to be had at all.
     """
 
     what: str
@@ -24,11 +24,12 @@ class Row:
     target: float = 0.0
     unit: str = ""
     why: str = ""
+    figure: bool = True
 
     def cells(self) -> tuple[str, str, str, str]:
         """As text: what, reached, target, verdict and remarks."""
         unit = f" {self.unit}" if self.unit else ""
-        reached = "not had" if self.reached is None else f"{self.reached:.4g}{unit}"
+        reached = ("not had" if self.figure else "") if self.reached is None else f"{self.reached:.4g}{unit}"
         target = f"{self.bound} {self.target:g}{unit}" if self.bound else ""
         verdict = ""
         if self.reached is not None and self.bound:

@@ -15,11 +15,12 @@ import pytest
 
 from graftsdk.engines.cuda.kernels import Kernels
 from graftsdk.engines.cuda.protocol import Device
+from graftsdk.engines.driver import driver_problem
 from graftsdk.errors import EngineError, GraftError, MissingDependency
 
 HERE = Path(__file__).resolve().parent
 ENGINES = HERE.parent / "engines"
-for folder in (HERE, ENGINES, ENGINES / "kernels", HERE.parent / "predictor"):
+for folder in (HERE, ENGINES, ENGINES / "kernels", HERE.parent):
     sys.path.insert(0, str(folder))
 
 DRY = os.environ.get("GRAFTSDK_GPU_DRY") == "1"
@@ -29,6 +30,13 @@ assert _spec is not None and _spec.loader is not None
 _kernels = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_kernels)
 library = _kernels.library  # the kernels compiled for the host; for a dry run only
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Without a driver there is one reason for all of them."""
+    trouble = driver_problem()
+    if item.get_closest_marker("gpu") and HERE in item.path.parents and trouble is not None and not DRY:
+        pytest.skip(trouble)
 
 
 @pytest.fixture(scope="session")

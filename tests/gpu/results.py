@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ __all__ = ["State", "Tally", "add_run", "markdown_table", "read_junit"]
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "gpu-results.md"
 _BEGIN, _END = "<!-- states: kept by tests/gpu/results.py -->", "<!-- end of states -->"
+_BEFORE = re.compile(r"<!-- until something is run -->\n.*?<!-- end -->\n", re.DOTALL)  # true until then
 _COLUMNS = ("GPU", "compute capability", "runtime", "state", "what", "when")
 
 
@@ -87,6 +89,8 @@ def add_run(
 ) -> None:
     """Put a run behind all others, and its states into the table at the top, in place of older ones of the same row.
 
+    What the file says as long as nothing was run is taken out.
+
     Args:
         title: of the section; the date is added. command: what was typed. rows: the machine, from `survey`.
         body: Markdown. states: for the table at the top.
@@ -99,7 +103,7 @@ def add_run(
 
     now = datetime.now(UTC)
     text = path.read_text(encoding="utf-8")
-    text = with_states(text, states, f"{now:%Y-%m-%d}")
+    text = with_states(_BEFORE.sub("", text), states, f"{now:%Y-%m-%d}")
     found = "\n".join(line.rstrip() for line in as_table([row for row in rows if row.version]).splitlines())
     absent = ", ".join(row.what for row in rows if not row.version) or "nothing"
     section = f"\n## {title}, {now:%Y-%m-%d %H:%M} UTC\n\n    {command}\n\n```text\n{found}\n```\n\n"

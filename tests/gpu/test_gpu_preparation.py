@@ -15,6 +15,12 @@ import tree
 HERE = Path(__file__).parent
 HEAD = """# Results
 
+<!-- until something is run -->
+nothing was run
+<!-- end -->
+<!-- until something is run -->
+nothing was measured
+<!-- end -->
 <!-- states: kept by tests/gpu/results.py -->
 | GPU | compute capability | runtime | state | what | when |
 | --- | --- | --- | --- | --- | --- |
@@ -68,7 +74,7 @@ def test_a_run_is_appended_and_its_states_replace_older_ones(tmp_path: Path) -> 
     assert len(table) == 5 and table[2].startswith("| any | 8.9 | tensorrt_rtx 1.7.1.116 | built only | 5 builds |")
     assert table[3].startswith("| A | 9.0 | cuda-core 1.2.2 | tested | 33 / passed | 2")
     assert table[4].startswith("| B | 8.9 | tensorrt 11.4 | tested | 40 passed | 2")
-    assert "old" not in text and text.index("## First") < text.index("## Tests, 2")
+    assert "old" not in text and "nothing was" not in text and text.index("## First") < text.index("## Tests, 2")
     assert "    make gpu-test RECORD=1\n" in text and "Missing: cupy." in text and text.endswith("3 passed.\n")
     path.write_text("no table")
     with pytest.raises(ValueError, match="expected the marks"):
