@@ -22,9 +22,9 @@ CHECKOUT = ROOT.parent
 # Under PYTHONSAFEPATH the folder of the script is not on the path; the survey and the records are the GPU tests' own.
 sys.path[:0] = [str(ROOT), str(CHECKOUT / "tests" / "gpu")]
 
+from gpu_results import State, add_run, markdown_table  # noqa: E402
 from gpu_rows import COLUMNS, Row, as_text  # noqa: E402
-from results import State, add_run, markdown_table  # noqa: E402
-from survey import Found, gpus, survey  # noqa: E402
+from gpu_survey import Found, gpus, survey  # noqa: E402
 
 PARTS = ("tensorrt", "onnxruntime", "torch", "crop", "predict", "untargeted")
 
@@ -191,7 +191,7 @@ class Bench:
         self._say(rows)
 
     def _untargeted(self) -> None:
-        from untargeted import try_untargeted
+        from gpu_untargeted import try_untargeted
 
         self._say([Row("tensorrt_rtx, an engine built without a target", None, why=try_untargeted(), figure=False)])
 
@@ -199,7 +199,7 @@ class Bench:
 def _stand_in(scratch: Path) -> str:
     """TensorRT's stand-in in place of the library; its name."""
     sys.path[:0] = [str(CHECKOUT / "tests" / "engines"), str(CHECKOUT / "tests"), str(CHECKOUT)]
-    import stand_ins
+    import gpu_stand_ins as stand_ins
 
     stand_ins.tensorrt_on_a_gpu(setattr, "tensorrt_rtx", stand_ins.compiled_kernels(scratch))
     return "tensorrt_rtx"

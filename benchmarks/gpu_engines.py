@@ -69,7 +69,7 @@ class Opened:
         loaded = load_engines(graphs, kind.folder, library, wanted)
         self.engine = self._stack.enter_context(
             TensorRTEngine(
-                graphs, loaded.contents, library=library, device=device, buckets=loaded.batches,
+                graphs, loaded.contents, library=library, device=device, buckets=loaded.batches, names=loaded.names,
                 options=Options(capture=capture),
             )
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Devices, kernels and runtimes of a GPU; a test whose own is not here is skipped, with why. See stand_ins.py."""
+"""Devices, kernels and runtimes of a GPU; a test whose own is not here is skipped, with why. See gpu_stand_ins.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from graftsdk.errors import EngineError, GraftError, MissingDependency
 
 HERE = Path(__file__).resolve().parent
 ENGINES = HERE.parent / "engines"
-for folder in (HERE, ENGINES, ENGINES / "kernels", HERE.parent):
+for folder in (HERE, ENGINES, ENGINES / "kernels", HERE.parent, HERE.parent / "export"):
     sys.path.insert(0, str(folder))
 
 DRY = os.environ.get("GRAFTSDK_GPU_DRY") == "1"
@@ -83,7 +83,7 @@ def onnxruntime_cuda(record_property: Callable[[str, object], None], monkeypatch
 
     record_property("runtime", "onnxruntime cuda")
     if DRY:
-        import stand_ins
+        import gpu_stand_ins as stand_ins
 
         stand_ins.onnxruntime_on_a_gpu(monkeypatch.setattr)
     trouble = cuda_problem()
@@ -128,7 +128,7 @@ def trt(
     """TensorRT works here and has a target for this GPU."""
     record_property("runtime", request.param.replace("_", "-"))
     if DRY:
-        import stand_ins
+        import gpu_stand_ins as stand_ins
 
         kernels = stand_ins.kernels_of(request.getfixturevalue("library"))
         library = stand_ins.tensorrt_on_a_gpu(monkeypatch.setattr, request.param, kernels)

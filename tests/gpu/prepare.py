@@ -23,9 +23,9 @@ ROOT = HERE.parents[1]
 BUILD = ROOT / "build" / "gpu"
 sys.path.insert(0, str(HERE))  # under PYTHONSAFEPATH the folder of the script is not on the path
 
-from results import State, Tally, add_run, markdown_table, read_junit  # noqa: E402
-from survey import Found, as_table, gpus, missing, survey  # noqa: E402
-from tree import NativeMissing, link_tree  # noqa: E402
+from checkout_tree import NativeMissing, link_tree  # noqa: E402
+from gpu_results import State, Tally, add_run, markdown_table, read_junit  # noqa: E402
+from gpu_survey import Found, as_table, gpus, missing, survey  # noqa: E402
 
 MISSING = 3
 NOTHING = "no GPU here: nothing was run on one, and nothing is shown by this"
@@ -50,7 +50,7 @@ def main() -> int:
     except NativeMissing as error:
         print(f"\n{error}", file=sys.stderr)
         return MISSING
-    sys.path.insert(0, str(site))  # for results.py
+    sys.path.insert(0, str(site))  # for gpu_results.py
     paths = [str(site), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONSAFEPATH": "1"}
     code = (_test if options.what == "test" else _bench)(rows, environment, rest, options.record)

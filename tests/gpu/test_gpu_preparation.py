@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import checkout_tree as tree
+import gpu_results as results
+import gpu_survey as survey
 import pytest
-import results
-import survey
-import tree
 
 HERE = Path(__file__).parent
 HEAD = """# Results
@@ -21,7 +21,7 @@ nothing was run
 <!-- until something is run -->
 nothing was measured
 <!-- end -->
-<!-- states: kept by tests/gpu/results.py -->
+<!-- states: kept by tests/gpu/gpu_results.py -->
 | GPU | compute capability | runtime | state | what | when |
 | --- | --- | --- | --- | --- | --- |
 | any | 8.9 | tensorrt_rtx 1.7.1.116 | built only | 5 builds | 2026-11-27 |

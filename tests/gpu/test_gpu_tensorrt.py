@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -154,6 +155,64 @@ def test_frames_on_the_device_are_as_frames_of_the_host(
         np.testing.assert_allclose(one.box, other.box, atol=0.5)
         for label in here.labels:
             assert one[label].score == pytest.approx(other[label].score, abs=1e-2)
+
+
+@pytest.mark.parametrize("layout", ["merged", "split"])
+def test_int8_is_near_the_cpus(
+    trt: Any,
+    plan: Path,
+    folder: Path,
+    tmp_path: Path,
+    layout: str,
+    rng: np.random.Generator,
+    note: Callable[[str], None],
+) -> None:
+    """Symmetric activations here, asymmetric ones there: near, and not equal."""
+    from graftsdk.lifecycle.lowering import lower_plan
+
+    (tmp_path / "samples").mkdir()
+    for index, pixels in enumerate(rng.integers(0, 256, (12, 40, 36, 3), np.uint8)):
+        assert cv2.imwrite(str(tmp_path / "samples" / f"{index}.png"), pixels)
+    lowered = tmp_path / "int8.plan"
+    lower_plan(plan, "int8", tmp_path / "samples", output=lowered, tolerance=0.5)
+    trt.build(lowered, folder, precision="int8", layout=layout)
+    crops = toys.crops(8)
+    with (
+        Predictor(lowered, device="cpu", precision="int8") as cpu,
+        trt.predictor(lowered, folder, precision="int8", layout=layout) as gpu,
+    ):
+        expected, found = cpu.run(crops), gpu.run(crops)
+    worst, full = difference(expected, found), difference(reference(plan, crops), found)
+    note(f"{trt.name}, int8, {layout}, toy tree: within {worst:.1e} of int8 and {full:.1e} of float32 on the CPU")
+    assert worst <= 0.1 and full <= 0.1
+
+
+@pytest.mark.parametrize("layout", ["merged", "split"])
+def test_a_label_that_was_trained_again_is_refitted(
+    trt: Any, tmp_path: Path, folder: Path, layout: str, note: Callable[[str], None]
+) -> None:
+    """Refitted or, where anything is in doubt, built in full: the new scores either way. Which it was is noted."""
+    if trt.dry:
+        pytest.skip("refitting has a stand-in of its own, in tests/export/test_build_refit.py")
+    from test_build_refit import GENDER, train_again, write_plan
+
+    plan, crops = tmp_path / "engine.plan", toys.crops(4)
+    write_plan(plan, [toys.branch("child", 2, seed=8), toys.branch("gender", 2, classes=GENDER, seed=2)])
+    trt.build(plan, folder, layout=layout, refittable=True)
+    with trt.predictor(plan, folder, layout=layout) as predictor:
+        before = predictor.run(crops)
+        train_again(plan, "child", 19)
+        report = trt.build(plan, folder, layout=layout, refittable=True)
+        with trt.predictor(plan, folder, layout=layout) as successor:
+            after = successor.run(crops)
+        assert moved(before, predictor.run(crops)) == []  # who is open goes on with what it has
+    assert difference(reference(plan, crops), after) <= CLOSE["float32"]
+    assert "child" in moved(before, after)
+    if layout == "split":
+        assert moved({"gender": before["gender"]}, after) == []
+    (record,) = [each for each in report.engines if "child" in each.labels]
+    how = "refitted" if record.refittable is not None and record.refittable.refitted_from else "built in full"
+    note(f"{trt.name}, {layout}, a label trained again: its engine was {how} in {record.seconds:.1f} s")
 
 
 def test_engines_for_another_gpu_are_refused(trt: Any, plan: Path, folder: Path) -> None:
@@ -312,6 +371,6 @@ def test_an_engine_without_a_target(
     record_property("runtime", "tensorrt-rtx")
     if device.kind == "host":
         pytest.skip("a dry run")
-    from untargeted import try_untargeted
+    from gpu_untargeted import try_untargeted
 
     note(f"an engine built without a target, on compute capability {device.compute_capability}: {try_untargeted()}")

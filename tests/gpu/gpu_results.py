@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
-from survey import Found, as_table
+from gpu_survey import Found, as_table
 
 __all__ = ["State", "Tally", "add_run", "markdown_table", "read_junit"]
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "gpu-results.md"
-_BEGIN, _END = "<!-- states: kept by tests/gpu/results.py -->", "<!-- end of states -->"
+_BEGIN, _END = "<!-- states: kept by tests/gpu/gpu_results.py -->", "<!-- end of states -->"
 _BEFORE = re.compile(r"<!-- until something is run -->\n.*?<!-- end -->\n", re.DOTALL)  # true until then
 _COLUMNS = ("GPU", "compute capability", "runtime", "state", "what", "when")
 
