@@ -38,12 +38,11 @@ class Person:
     Attributes:
         index: its place in `Prediction.persons`.
         score: the segmenter's, or None where none ran.
-        attributes: label -> Attribute, in the order of the plan or of the call.
     """
 
     index: int
     score: float | None
-    attributes: Mapping[str, Attribute]
+    _attributes: Mapping[str, Attribute] | Callable[[], Mapping[str, Attribute]]
     _box: Array
     _mask: Array | Callable[[], Array] | None
 
@@ -52,7 +51,7 @@ class Person:
         index: int,
         box: npt.ArrayLike,
         score: float | None,
-        attributes: Mapping[str, Attribute],
+        attributes: Mapping[str, Attribute] | Callable[[], Mapping[str, Attribute]],
         mask: Array | Callable[[], Array] | None = None,
     ) -> None:
         """A person.
@@ -61,7 +60,7 @@ class Person:
             index: its place among the image's persons.
             box: float32[4], xyxy in pixels of the original image, half-open. Copied.
             score: the segmenter's, 0..1.
-            attributes: label -> Attribute.
+            attributes: label -> Attribute, or a function that makes it when it is first asked for.
             mask: [H, W] over the whole image, not copied, or a function that makes it when it is asked for, as
                 `graftsdk.preprocess.LazyMask` of one of `BoxMasks`, which also pickles and is drawn without
                 making the whole of it.
@@ -77,12 +76,21 @@ class Person:
         own = object.__setattr__
         own(self, "index", int(index))
         own(self, "score", None if score is None else float(score))
-        own(self, "attributes", MappingProxyType(dict(attributes)))
+        own(self, "_attributes", attributes if callable(attributes) else MappingProxyType(dict(attributes)))
         own(self, "_box", corners)
         own(self, "_mask", mask)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.index, self._box, self.score, dict(self.attributes), self._mask)
+
+    @property
+    def attributes(self) -> Mapping[str, Attribute]:
+        """Label -> Attribute, in the order of the plan or of the call."""
+        kept = self._attributes
+        if callable(kept):
+            kept = MappingProxyType(dict(kept()))
+            object.__setattr__(self, "_attributes", kept)
+        return kept
 
     @property
     def box(self) -> npt.NDArray[np.float32]:

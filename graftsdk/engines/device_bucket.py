@@ -100,6 +100,7 @@ class Bucket:
         except BaseException:
             self._memory.close()
             raise
+        self._views: dict[str, np.ndarray] = {}  # value -> its place in pinned memory
         device.memset(self._memory, 0, self._mirrored, stream)  # rows that only pad are numbers from the start
         base = self._memory.ptr
         for graph, wires, context in zip(graphs, wiring.graphs, self._contexts, strict=True):
@@ -113,8 +114,11 @@ class Bucket:
     def staging(self, value: str, rows: int) -> np.ndarray:
         """Pinned memory of the first rows of a value: what is fed from the host is written here, then `upload`ed."""
         region = self.regions[value]
-        flat = self._pinned.array[region.start : region.stop].view(region.dtype)
-        return flat.reshape(region.shape)[:rows] if region.rows else flat.reshape(region.shape)
+        view = self._views.get(value)
+        if view is None:
+            flat = self._pinned.array[region.start : region.stop].view(region.dtype)
+            view = self._views[value] = flat.reshape(region.shape)
+        return view[:rows] if region.rows else view
 
     def span(self, value: str, rows: int) -> DeviceSpan:
         """Device memory of the first rows of a value; it is this bucket's as long as the lane is held."""
@@ -162,6 +166,7 @@ class Bucket:
                 graph.close()
         self._graphs.clear()
         self._contexts.clear()
+        self._views.clear()
         self._memory.close()
         self._pinned.close()
 
