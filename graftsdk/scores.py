@@ -67,9 +67,11 @@ def are_probabilities(scores: Sequence[npt.NDArray[Any]], count: int, classes: S
     if not count or not scores:
         return True
     flat = np.concatenate([values.ravel() for values in scores]).astype(np.float64)
+    if not (flat.min() >= 0.0 and flat.max() < np.inf):  # a NaN fails both
+        return False
     rows = np.repeat(classes, count)
-    sums = np.add.reduceat(flat, rows.cumsum() - rows)  # a NaN or an infinity fails the comparison
-    return bool(flat.min() >= 0.0 and np.abs(sums - 1.0).max() <= _SUM_TOLERANCE)
+    sums = np.add.reduceat(flat, rows.cumsum() - rows)
+    return bool(np.abs(sums - 1.0).max() <= _SUM_TOLERANCE)
 
 
 def resolve_thresholds(
