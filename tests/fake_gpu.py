@@ -57,22 +57,33 @@ class Machine:
     """
 
     def __init__(self, kernels: Mapping[str, Any], patch: pytest.MonkeyPatch, *, name: str = "tensorrt") -> None:
-        self.device = HostDevice(kernels, memory=1 << 30, compute_capability=CAPABILITY)
+        self._kernels = kernels
+        self.copies: list[tuple[str, int]] = []
+        self.device = self._new_device()
         self.fake = FakeTensorRT(self.device)
         lines: Any = []
         self.library = Library(name, self.fake.__version__, self.fake, None, lines)
         self.library.logger = tensorrt._make_logger(self.fake, lines)
         patch.setattr(tensorrt, "driver_problem", lambda: None)
         patch.setattr(tensorrt, "find_library", lambda runtime=None: self.library)
-        patch.setattr(cuda, "open_device", lambda *_: self.device)
-        self.copies: list[tuple[str, int]] = []
-        enqueue = self.device._memcpy
+        patch.setattr(cuda, "open_device", self.open_device)
+
+    def open_device(self, index: int = 0, kind: str | None = None) -> HostDevice:
+        """The device; a new one where it was closed with the predictor that had it."""
+        if self.device._closed:
+            self.device = self.fake.device = self._new_device()
+        return self.device
+
+    def _new_device(self) -> HostDevice:
+        device = HostDevice(self._kernels, memory=1 << 30, compute_capability=CAPABILITY)
+        enqueue = device._memcpy
 
         def memcpy(kind: str, dst: int, src: int, nbytes: int, stream: Any, host: object) -> None:
             self.copies.append((kind, nbytes))
             enqueue(kind, dst, src, nbytes, stream, host)
 
-        patch.setattr(self.device, "_memcpy", memcpy)
+        device._memcpy = memcpy  # type: ignore[method-assign]
+        return device
 
     def build(
         self, plan: Path, folder: Path | None = None, *, layout: str = "merged", labels: Sequence[str] | None = None,
