@@ -66,7 +66,9 @@ def run(args: argparse.Namespace) -> int:
         found = evaluate_branches(args.trunk, args.files, args.data, split=args.split, device=device, progress=bar)
     elif len(args.files) == 1:
         found = evaluate_plan(
-            *(args.files[0], args.data, args.labels),
+            args.files[0],
+            args.data,
+            args.labels,
             split=args.split,
             progress=bar,
             **engine_options(args),

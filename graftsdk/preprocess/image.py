@@ -9,7 +9,16 @@ import numpy.typing as npt
 
 from graftsdk.errors import DTypeError, ImageTooLarge, ImageTooSmall, InputError, LayoutError, ShapeError
 
-__all__ = ["MAX_PIXELS", "MAX_SIDE", "MIN_SIDE", "check_color", "check_image", "check_pixels", "check_shape", "check_size"]
+__all__ = [
+    "MAX_PIXELS",
+    "MAX_SIDE",
+    "MIN_SIDE",
+    "check_color",
+    "check_image",
+    "check_pixels",
+    "check_shape",
+    "check_size",
+]
 
 Color = Literal["bgr", "rgb"]
 
