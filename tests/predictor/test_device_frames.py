@@ -40,7 +40,7 @@ from graftsdk.plan import PartInfo, Provenance, SegmenterInfo
 from graftsdk.plan.edit import create_plan
 from graftsdk.plan.onnx_part import read_segmenter_part
 from graftsdk.prediction import Prediction
-from graftsdk.preprocess import BoxMasks
+from graftsdk.preprocess import BoxMasks, decode_image
 from graftsdk.segment import recognise
 
 torch = pytest.importorskip("torch")
@@ -189,6 +189,27 @@ def test_people_are_found_on_the_device(place: Place, image: np.ndarray, segment
         assert len(expected) >= 3
         for color, seen in (("bgr", picture), ("rgb", np.ascontiguousarray(picture[:, :, ::-1]))):
             agree(gpu.predict(frame(seen), color=color), expected, tolerance=2e-3, pixels=1e-3)  # type: ignore[call-overload]
+
+
+def test_a_photograph(place: Place, shared: Path) -> None:
+    """The tolerance that device_segmenter.py states, on people in front of a bus."""
+    model = shared / "models" / "yolov8n-seg-640.onnx"
+    if not model.is_file():
+        pytest.skip("needs models/yolov8n-seg-640.onnx in the data folder ../shared")
+    path = place.folder / "photograph.plan"
+    part, inputs, outputs, _ = read_segmenter_part(model)
+    info = SegmenterInfo(part=part.name, **recognise(inputs, outputs))
+    segmenter = part, info, PartInfo("segmenter", part.digest, provenance=Provenance("", ""))
+    create_plan(path, toys.trunk(), [toys.branch("child")], segmenter)
+    pixels = decode_image(shared / "data" / "photos" / "bus.jpg")
+    with Predictor(path) as host, Predictor(path, engine="tensorrt", engines=place.machine.build(path)) as gpu:
+        gpu._opener._gpu = None  # shared
+        found, expected = gpu.predict(frame(pixels)), host.predict(pixels)
+        assert len(found) == len(expected) == 4
+        for one, other in zip(found, expected, strict=True):
+            assert abs(one.score - other.score) <= 0.006
+            assert np.abs(one.box - other.box).max() <= 0.03 * (other.box[2:] - other.box[:2]).max()
+            assert (one.mask & other.mask).sum() >= 0.98 * (one.mask | other.mask).sum()
 
 
 def test_nobody_is_found(place: Place) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +17,6 @@ from graftsdk.engines.cuda.crop_inputs import DeviceFrame, DeviceMasks
 __all__ = ["CALL", "CROP", "CropBlock", "CropLayout"]
 
 Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 # As in mask_crop.cu.
 THREADS = 256
@@ -42,6 +45,8 @@ CROP = np.dtype(
         ("unused", np.int32),
     ]
 )  # fmt: skip
+_CROP = struct.Struct("<Q4q13i4fi")  # the same
+_NO_EXTENT = (0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,69 +100,79 @@ class CropLayout:
             self._calls.append(call)
 
     def block(self, frame: DeviceFrame, windows: Int32, masks: DeviceMasks | None, *, reverse: bool) -> CropBlock:
-        """The parameters for N windows, at least one; a few dozen operations on arrays, however many there are."""
+        """The parameters for N windows, at least one.
+
+        Row by row: of a few persons that takes a third of the time that a few dozen operations on arrays would take.
+        """
         call = self._calls[reverse].copy()
         call["row_stride"], call["height"], call["width"] = frame.row_stride, frame.height, frame.width
         call["masked"] = masks is not None
-        crops = np.zeros(len(windows), CROP)
-        crops["window"] = windows
-        sides = (windows[:, :1:-1] - windows[:, 1::-1]).astype(np.int64)  # [N, 2]: high, wide
-        corner, inner = self._placement(sides)
-        crops["top"], crops["left"] = corner.T
-        crops["inner_height"], crops["inner_width"] = inner.T
-        scale = sides / inner
-        support = np.maximum(scale, 1.0) if self._antialias else np.ones_like(scale)
-        taps = np.floor(2.0 * support).astype(np.int64) + 1  # at most: both ends go to whole cells
-        taps[:, 0] = np.where(taps[:, 0] <= _FEW, _FEW, taps[:, 0])
-        crops["down_taps"] = taps[:, 0]
-        crops["tile_width"] = tiles = _tile_widths(scale[:, 1], support[:, 1], self._size[1])
-        words = np.zeros((len(windows), 3), np.int64)  # of both tables and the bits
-        words[:, :2] = _aligned(2 * inner) + _aligned(inner * taps)
-        mask_blocks = parts = 0
-        if masks is not None:
-            strips = -(-sides[:, 0] // _MASK_ROWS)
-            bits = strips * sides[:, 1]
-            words[:, 2] = _aligned(bits)
-            parts = -(-int(bits.max()) // REDUCED)
-            mask_blocks = int((strips * -(-sides[:, 1] // THREADS)).max())
-            crops["mask"], crops["mask_row_stride"] = masks.pointers, masks.row_strides
-            crops["mask_height"], crops["mask_width"] = masks.sizes.T
-            crops["mask_type"] = _MASK_TYPES[masks.kind]
-            if masks.extents is not None:
-                crops["extent"] = masks.extents
-        ends = words.ravel().cumsum()
-        crops["down"], crops["across"], crops["bits"] = (ends.reshape(words.shape) - words).T
+        crops = bytearray(len(windows) * _CROP.size)
+        words = mask_blocks = parts = 0
+        narrowest = _COLUMNS
+        mask: tuple[Any, ...] = (0, 0, (0, 0), 0, _NO_EXTENT)
+        bits = 0
+        given = None if masks is None else _rows_of(masks)
+        for index, (x0, y0, x1, y1) in enumerate(windows.tolist()):
+            high, wide = y1 - y0, x1 - x0
+            top, left, inner_height, inner_width = self._placement(high, wide)
+            down_taps, _ = self._axis(high, inner_height)
+            across_taps, tile_width = self._axis(wide, inner_width)
+            down_taps = max(down_taps, _FEW)
+            narrowest = min(narrowest, tile_width)
+            if given is not None:
+                mask = next(given)
+                strips = -(-high // _MASK_ROWS)
+                bits = strips * wide
+                parts = max(parts, -(-bits // REDUCED))
+                mask_blocks = max(mask_blocks, strips * -(-wide // THREADS))
+            across = words + _aligned(2 * inner_height) + _aligned(inner_height * down_taps)
+            start = across + _aligned(2 * inner_width) + _aligned(inner_width * across_taps)
+            pointer, row_stride, (mask_height, mask_width), kind, extent = mask
+            _CROP.pack_into(
+                crops, index * _CROP.size, pointer, row_stride, words, across, start, x0, y0, x1, y1, top, left,
+                inner_height, inner_width, tile_width, down_taps, mask_height, mask_width, kind, *extent, 0,
+            )  # fmt: skip
+            words = start + _aligned(bits)
+        height, width = self._size
         return CropBlock(
             call,
-            crops,
-            nbytes=4 * int(ends[-1]),
+            np.frombuffer(crops, CROP),
+            nbytes=4 * words,
             mask_blocks=mask_blocks,
-            tiles=-(-self._size[1] // int(tiles.min())) * -(-self._size[0] // TILE_ROWS),
+            tiles=-(-width // narrowest) * -(-height // TILE_ROWS),
             parts=parts,
         )
 
-    def _placement(self, sides: Int64) -> tuple[Int64, Int64]:
-        """Corner and size of the resized windows, int64[N, 2] each, rows first: tables.letterbox_placement."""
-        target = np.array(self._size, np.int64)
-        inner = np.tile(target, (len(sides), 1))
+    def _placement(self, high: int, wide: int) -> tuple[int, int, int, int]:
+        """(top, left, height, width) of the resized window in the crop: tables.letterbox_placement."""
+        height, width = self._size
         if self._letterbox:
-            other = sides[:, ::-1]
-            fitted = np.maximum(1, (2 * sides * target[::-1] + other) // (2 * other))  # to the other side's target
-            tall = target[0] * sides[:, 1] <= target[1] * sides[:, 0]
-            inner[tall, 1] = fitted[tall, 1]
-            inner[~tall, 0] = fitted[~tall, 0]
-        return (target - inner) // 2, inner
+            if height * wide <= width * high:
+                width = max(1, (2 * wide * height + high) // (2 * high))
+            else:
+                height = max(1, (2 * high * width + wide) // (2 * wide))
+        return (self._size[0] - height) // 2, (self._size[1] - width) // 2, height, width
+
+    def _axis(self, source: int, cells: int) -> tuple[int, int]:
+        """Of a resize from `source` to `cells`: room for weights of one output, and outputs of a tile across.
+
+        A tile reads at most _COLUMNS columns; one of _NARROW may read more. Multiples of 32 where there is room: a warp
+        has 32 threads.
+        """
+        scale = source / cells
+        support = max(scale, 1.0) if self._antialias else 1.0
+        most = math.floor((_COLUMNS - 2.0 * support - 2.0) / scale) + 1
+        most = min(max(most, _NARROW), _COLUMNS, max(self._size[1], _NARROW))
+        return int(2.0 * support) + 1, most // 32 * 32 if most >= 32 else most  # at most: both ends go to whole cells
 
 
-def _aligned(words: Int64) -> Int64:
+def _rows_of(masks: DeviceMasks) -> Iterator[tuple[Any, ...]]:
+    """Of each mask: address, bytes from row to row, size, type, extent."""
+    extents = repeat(_NO_EXTENT) if masks.extents is None else masks.extents.tolist()
+    kinds = repeat(_MASK_TYPES[masks.kind])
+    return zip(masks.pointers.tolist(), masks.row_strides.tolist(), masks.sizes.tolist(), kinds, extents, strict=False)
+
+
+def _aligned(words: int) -> int:
     return -(-words // _ALIGNED) * _ALIGNED
-
-
-def _tile_widths(scale: Float64, support: Float64, width: int) -> Int32:
-    """int32[N]: outputs across of a tile, so that it reads at most _COLUMNS columns; or _NARROW, which may read more.
-
-    Multiples of 32 where there is room: a warp has 32 threads.
-    """
-    most = np.floor((_COLUMNS - 2.0 * support - 2.0) / scale) + 1.0
-    most = np.clip(most, _NARROW, min(_COLUMNS, max(width, _NARROW))).astype(np.int32)
-    return np.where(most >= 32, most // 32 * 32, most)
