@@ -2,9 +2,10 @@
 
 The frame becomes the network's input by the crop's kernel, which is bilinear as OpenCV is, but in floats where OpenCV
 rounds to whole grey levels: scores and boxes differ a little from those of the same frame in host memory. Measured
-with the kernels compiled for the host: the demo segmenter finds the same 66 people on 24 drawn scenes and 9 photographs,
-with scores within 0.004, boxes within 4% of their longer side and masks of a mean IoU of 0.995; YOLOv8n-seg the same 16
-on the photographs, within 0.006, 3% and 0.998. Of people asked for down to a score of 0.05, 1 in 30 is found one way.
+with the kernels compiled for the host: on 24 drawn scenes and 9 photographs the demo segmenter finds the same 66
+people, scores within 0.004, boxes within 4% of their longer side, masks of a mean IoU of 0.995; YOLOv8n-seg the same
+16 on the photographs, within 0.006, 3% and 0.998. Of people asked for down to a score of 0.05, 1 in 30 is found in one
+way alone.
 """
 
 from __future__ import annotations

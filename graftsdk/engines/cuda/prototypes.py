@@ -27,6 +27,7 @@ Float64 = npt.NDArray[np.float64]
 
 _THREADS = 256  # as in mask_crop.cu
 _MAX_MASKS = 65535  # blocks along a grid's second axis
+_RING = np.array([-1, -1, 1, 1])  # a cell more on every side
 _MAX_CELLS = 1 << 30  # of a mask and of the prototypes' grid: a place fits 32 bits
 
 # As in mask_crop.cu.
@@ -121,10 +122,10 @@ class DevicePrototypes:
         _check_people(coefficients, boxes)
         size = np.array([prototypes.width, prototypes.height] * 2, np.float64)
         with np.errstate(invalid="ignore"):
-            kept = np.ceil(np.clip(boxes * size + (-1, -1, 1, 1), 0.0, size)).astype(np.int64)
+            kept = np.ceil(np.minimum(np.maximum(boxes * size + _RING, 0.0), size)).astype(np.int64)
         if not ((boxes[:, :2] < boxes[:, 2:]).all() and (kept[:, :2] < kept[:, 2:]).all()):  # a NaN fails too
             raise InputError("boxes: expected x0 < x1 and y0 < y1 inside the frame, found others")
-        held = np.clip(kept + (-1, -1, 1, 1), 0, size.astype(np.int64))  # a ring of zeros around
+        held = np.minimum(np.maximum(kept + _RING, 0), size.astype(np.int64))  # a ring of zeros around
         shapes = held[:, :1:-1] - held[:, 1::-1]  # rows, columns
         block = np.zeros(len(boxes), CUT)
         block["kept"], block["held"] = kept, held

@@ -62,9 +62,9 @@ class DeviceField:
     step: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictions:
-    """A network's predictions where the network left them, and which of them may be people.
+    """A network's predictions where the network left them, and which of them may be people; made once, used often.
 
     Attributes:
         count: how many. score: of the person's class. factor: what it is multiplied by, or None.
@@ -189,7 +189,7 @@ class DeviceSelection:
         self.close()
 
     def _sent(self, predictions: Predictions, stream: Stream) -> DeviceBuffer:
-        """The parameters on the device. A lane's outputs lie at fixed addresses: they are copied once."""
+        """The parameters on the device, copied once: a lane's outputs lie at fixed addresses."""
         found = self._parameters.get(predictions)
         if found is None:
             block = _block(predictions)
