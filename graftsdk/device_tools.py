@@ -112,6 +112,7 @@ class ToolPool:
         self._memory = Recycled(kernels.device)
         self._lock = threading.Lock()
         self._idle: list[Tools] = []
+        self._lent = 0
         self._closed = False
 
     @contextmanager
@@ -126,30 +127,40 @@ class ToolPool:
             if self._closed:
                 raise EngineClosed("expected an open predictor, found one after close(); open another")
             found = self._idle.pop() if self._idle else None
-        found = found or Tools(self._kernels, self._memory, self._spec, self._network)
+            self._lent += 1
         sound = False
         try:
+            found = found or Tools(self._kernels, self._memory, self._spec, self._network)
             yield found
             sound = True
         except NonFiniteOutput:
             sound = True
             raise
         finally:
-            with self._lock:
-                kept = sound and not self._closed
-                if kept:
-                    self._idle.append(found)
-            if not kept:
-                found.close()
+            self._take_back(found, sound)
 
     def close(self) -> None:
         """Give everything back: idle tools now, others when their calls end."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
+            last = not self._lent
         for each in idle:
             each.close()
-        self._kernels.close()
+        if last:
+            self._kernels.close()
+
+    def _take_back(self, tools: Tools | None, sound: bool) -> None:
+        with self._lock:
+            self._lent -= 1
+            kept = sound and not self._closed
+            last = self._closed and not self._lent
+            if kept and tools is not None:
+                self._idle.append(tools)
+        if not kept and tools is not None:
+            tools.close()
+        if last:
+            self._kernels.close()
 
 
 def _cropper(kernels: Kernels, spec: CropSpec) -> DeviceCrop:

@@ -169,8 +169,8 @@ class Prediction:
     Attributes:
         persons: in the order in which they were given or found, the surest first.
         image: uint8[H, W, 3], BGR: the original, not a copy. Of a frame on a device: fetched when it is first asked
-            for (also to plot or pickle), with the pixels that the frame holds then, and kept; before the predictor is
-            closed.
+            for (also to plot or pickle), with the pixels that the frame holds then, and kept; to be asked for before
+            the predictor is closed. Until then the prediction holds on to the frame's memory there.
         source: the image's path, or None.
         timings: stage -> milliseconds.
         truncated: there were more persons than the limit, and the least sure were left out.

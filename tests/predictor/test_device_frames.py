@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import pickle
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -489,6 +491,32 @@ def test_without_kernels_everything_else_works(
         with pytest.raises(EngineIncompatible, match="kernel: expected"):
             predictor.predict(frame(image))
     monkeypatch.undo()
+
+
+def test_close_with_calls_in_flight(place: Place, image: np.ndarray) -> None:
+    """Each call gives its answer, or says that the predictor was closed."""
+    path = place.write("yolact", "stretch")
+    folder = place.machine.build(path, path.with_suffix(".flight"))
+    predictor = Predictor(path, engine="tensorrt", engines=folder)
+    predictor._opener._gpu = None  # shared
+    expected = [person.box.tolist() for person in predictor.predict(frame(image))]
+    started = threading.Barrier(4)
+
+    def work(_: int) -> int:
+        answers = 0
+        started.wait()
+        with pytest.raises(EngineClosed):
+            while True:
+                assert [person.box.tolist() for person in predictor.predict(frame(image))] == expected
+                answers += 1
+        return answers
+
+    with ThreadPoolExecutor(3) as pool:
+        found = pool.map(work, range(3))
+        started.wait()
+        time.sleep(0.1)
+        predictor.close()
+        assert sum(found) > 0
 
 
 def test_after_close(place: Place, image: np.ndarray) -> None:
