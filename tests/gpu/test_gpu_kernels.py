@@ -21,13 +21,23 @@ from test_mask_crop_cuda import (  # noqa: F401 - they run here again, on the de
     test_no_crops_is_no_work,
     test_nothing_is_left_on_the_device,
     test_the_kernels_are_the_reference,
+    test_whole_frames_of_a_size_share_their_tables,
 )
 from test_prototypes_cuda import (  # noqa: F401
+    test_masks_may_have_memory_of_their_own,
     test_nobody_is_no_work,
     test_people_are_cut_out_by_masks_that_stay_on_the_device,
     test_sums_that_overflow_are_told,
     test_yolacts_masks_are_the_cpus_to_the_bit,
     test_yolos_masks_are_the_cpus,
+)
+from test_selection_cuda import (  # noqa: F401
+    network,
+    test_a_class_that_is_a_number,
+    test_nobody,
+    test_outputs_longer_than_a_block_looks_through,
+    test_what_is_not_finite_is_told,
+    test_who_may_be_a_person,
 )
 
 from graftsdk.engines.cuda.kernels import Kernels
