@@ -120,6 +120,7 @@ class Predictor:
             manifest = self.plan.manifest
             self._joints = joints_of(manifest, labels)
             self.labels: tuple[str, ...] = tuple(self._joints)
+            self._score_names = {label: scores_name(joint) for label, joint in self._joints.items()}
             self._documents = {label: _document(self.plan, label) for label in self.labels}
             self._thresholds = resolve_thresholds(self._documents, thresholds)
             self.forms = _forms(self.plan, precision, device)
@@ -361,7 +362,7 @@ class Predictor:
 
     def _names(self, labels: tuple[str, ...]) -> dict[str, str]:
         """Label -> the engine's value that its scores are."""
-        return {label: scores_name(self._joints[label]) for label in labels}
+        return {label: self._score_names[label] for label in labels}
 
     def _scores(self, crops: npt.NDArray[np.float32], labels: tuple[str, ...]) -> dict[str, npt.NDArray[np.float32]]:
         """Label -> what its branch gives, [N, ...]; labels of one branch share an array. Not checked."""
