@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any, Literal, overload
@@ -15,8 +15,8 @@ from typing import Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from graftsdk.device_frame import DeviceImage, is_device_frame, refuse_frame
-from graftsdk.device_scene import DeviceCropBatch, DeviceFrames
+from graftsdk.device_frame import DeviceImage
+from graftsdk.device_scene import DeviceCropBatch, DeviceFrames, decode_or_take, decode_or_take_ahead
 from graftsdk.device_segmenter import Found
 from graftsdk.engines import Engine, default_threads
 from graftsdk.engines.golden import check_golden, log_golden
@@ -28,7 +28,7 @@ from graftsdk.graft import joints_of, scores_name
 from graftsdk.plan import BranchDocument, Plan, PlanSource, open_plan
 from graftsdk.prediction import Prediction, decisions
 from graftsdk.preprocess import BoxMasks, golden_crops, list_images
-from graftsdk.preprocess.ahead import Decoded, decode_ahead, decode_timed
+from graftsdk.preprocess.ahead import Decoded
 from graftsdk.preprocess.crop import check_persons
 from graftsdk.preprocess.decode import check_decoding, source_name
 from graftsdk.preprocess.frames import Frame, open_frames
@@ -248,15 +248,14 @@ class Predictor:
         if not isinstance(image, (list, tuple)):
             if errors != "raise":
                 raise InputError(f"errors={errors!r}: expected a list of images, found one image; its error is raised")
-            only = self._decoded(image, color, reduce)
+            only = decode_or_take(image, color, reduce, self._frames)
             return self._predict(iter([only]), [masks], [boxes], wanted, _raise)[0]
         count = len(image)
         for name, side in (("masks", masks), ("boxes", boxes)):
             if side is not None and (not isinstance(side, (list, tuple)) or len(side) != count):
                 found = f"{len(side)} entries" if isinstance(side, (list, tuple)) else type(side).__name__
                 raise InputError(f"{name}: expected a list with one entry an image ({count}), or None, found {found}")
-        decode = decode_ahead if not any(map(is_device_frame, image)) else self._decode_mixed
-        with closing(decode(image, color, reduce)) as decoded:
+        with closing(decode_or_take_ahead(image, color, reduce, self._frames)) as decoded:
             fail = partial(_raise_named if errors == "raise" else _named, image)
             return self._predict(decoded, masks or [None] * count, boxes or [None] * count, wanted, fail)
 
@@ -379,20 +378,6 @@ class Predictor:
             self._engine.run({"crops": np.zeros((1, 3, *self.plan.manifest.crop.size), np.float32)})
         if self._segmenter is not None and self._segmenter.compiled:
             self._segment(np.zeros((64, 64, 3), np.uint8))
-
-    def _decoded(self, image: Any, color: Literal["bgr", "rgb"], reduce: int) -> Decoded:
-        """One image as it came, or where it lies on a device, taken there."""
-        if not is_device_frame(image):
-            return decode_timed(image, color, reduce)
-        if self._frames is None:
-            return Decoded(image, refuse_frame(image), 0.0)
-        return self._frames.take(image, color, reduce)
-
-    def _decode_mixed(self, images: Sequence[Any], color: Literal["bgr", "rgb"], reduce: int) -> Generator[Decoded]:
-        """As `decode_ahead`, of images some of which lie on a device."""
-        with closing(decode_ahead([each for each in images if not is_device_frame(each)], color, reduce)) as ahead:
-            for image in images:
-                yield self._decoded(image, color, reduce) if is_device_frame(image) else next(ahead)
 
     def _predict(
         self,
