@@ -710,5 +710,5 @@ if pid == 0:
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 assert engine.run({"crops": crops(1)}, NAMES)["a/scores"].shape == (1, 2)
 """,
-        PYTHONPATH=os.pathsep.join([str(HERE), str(HERE.parent.parent)]),
+        PYTHONPATH=os.pathsep.join([str(HERE), str(HERE.parent)]),
     )
