@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import toys
 
 from graftsdk.attribute import decisions
 from graftsdk.engines.golden import GoldenChange, check_golden
 from graftsdk.errors import InputError
 from graftsdk.plan import Manifest
 from graftsdk.plan.documents import GOLDEN_COUNT
-from tests import toys
 
 CROPS = np.zeros((GOLDEN_COUNT, 3, toys.SIDE, toys.SIDE), np.float32)
 

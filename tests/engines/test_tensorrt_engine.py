@@ -15,6 +15,7 @@ import fake_tensorrt
 import numpy as np
 import onnx
 import pytest
+import toys
 from engine_graphs import (
     BRANCHES,
     HERE,
@@ -51,7 +52,6 @@ from graftsdk.errors import (
     ShapeError,
 )
 from graftsdk.graft import joints_of, scores_name
-from tests import toys
 
 NAMES = ["a/scores", "b/scores"]
 PROFILES = ((1, 1, 1), (1, 2, 2), (1, 4, 4))

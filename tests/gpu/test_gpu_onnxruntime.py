@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toys
 
 from graftsdk import Predictor
 from graftsdk.attribute import decisions
@@ -18,7 +19,6 @@ from graftsdk.engines.providers import providers_for
 from graftsdk.graft import joints_of, scores_names
 from graftsdk.plan import Plan
 from graftsdk.preprocess import golden_crops
-from tests import toys
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("onnxruntime_cuda")]
 

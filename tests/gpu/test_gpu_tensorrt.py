@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import toys
 
 from graftsdk import Predictor
 from graftsdk.attribute import decisions
@@ -23,7 +24,6 @@ from graftsdk.errors import EngineClosed, EngineIncompatible, EngineOutOfMemory,
 from graftsdk.graft import joints_of, scores_names
 from graftsdk.plan import open_plan
 from graftsdk.preprocess import decode_image, golden_crops
-from tests import toys
 
 pytestmark = pytest.mark.gpu
 
