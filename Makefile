@@ -52,6 +52,7 @@ bench: $(INSTALLED)  ## measure against the alternatives, in one interleaved run
 	$(SCRIPT) benchmarks/crop.py
 	$(SCRIPT) benchmarks/decode.py
 	$(SCRIPT) benchmarks/run.py
+	$(SCRIPT) benchmarks/int8.py
 
 demo-plan: $(INSTALLED)  ## train examples/demo.plan anew on drawn scenes; takes about 15 minutes
 	@rm -rf $(BUILD)/demo
