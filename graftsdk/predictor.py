@@ -20,10 +20,9 @@ from graftsdk.device_scene import DeviceCropBatch, DeviceFrames, decode_or_take,
 from graftsdk.device_segmenter import Found
 from graftsdk.engines import Engine, default_threads
 from graftsdk.engines.golden import check_golden, log_golden
-from graftsdk.engines.layout import built_groups, graphs_of, partition
 from graftsdk.engines.opener import Opener
 from graftsdk.engines.tensorrt_engine import TensorRTEngine
-from graftsdk.errors import DTypeError, EngineIncompatible, GraftError, InputError, NonFiniteOutput, ShapeError
+from graftsdk.errors import DTypeError, GraftError, InputError, NonFiniteOutput, ShapeError
 from graftsdk.graft import joints_of, scores_name
 from graftsdk.plan import BranchDocument, Plan, PlanSource, open_plan
 from graftsdk.prediction import Prediction, decisions
@@ -123,9 +122,6 @@ class Predictor:
             self._score_names = {label: scores_name(joint) for label, joint in self._joints.items()}
             self._documents = {label: _document(self.plan, label) for label in self.labels}
             self._thresholds = resolve_thresholds(self._documents, thresholds)
-            self.forms = _forms(self.plan, precision, device)
-            if precision in ("fp16", "bf16"):
-                device = "cuda"  # "auto" would fall back to a CPU, which computes them by way of float32
             self._opener = Opener(
                 self._path,
                 device=device,
@@ -140,11 +136,8 @@ class Predictor:
                 labels=None if labels is None else self.labels,
             )
             undo.callback(self._opener.close)
-            if self._opener.engine == "tensorrt":
-                groups = built_groups(manifest, self._joints, layout, self.forms)
-            else:
-                groups = partition(self._joints, layout, self.forms)
-            graphs = graphs_of(self.plan, groups)
+            self.forms = self._opener.forms(manifest)
+            graphs = self._opener.graphs(self.plan, self._joints)
             self._engine: Engine = undo.enter_context(self._opener.open(graphs))
             self.device: str = self._engine.device
             self._segmenter: Segmenter | None = None
@@ -450,30 +443,6 @@ def _document(plan: Plan, label: str) -> BranchDocument:
     found = plan.manifest.find(label)
     assert found is not None  # joints_of found it
     return found[1].document
-
-
-def _forms(plan: Plan, precision: Precision | None, device: str) -> dict[str, str]:
-    """How the plan's parts are computed that are not in float32.
-
-    Raises:
-        InputError: no such precision.
-        EngineIncompatible: the plan has no part that may be computed so, or the CPU has no use for it.
-    """
-    if precision is None:
-        return {}
-    forms = plan.manifest.forms(precision)
-    if precision in ("fp16", "bf16") and device == "cpu":
-        raise EngineIncompatible(
-            f"precision: expected 'float32' or 'int8' on device 'cpu', found {precision!r}, which no CPU is faster in"
-        )
-    if precision != "float32" and not forms:
-        tried = plan.manifest.lowered.get(precision)
-        found = "none that passed its label's tolerance (graftsdk info)" if tried else "none"
-        raise EngineIncompatible(
-            f"precision: expected a plan with {precision} parts, found {found}; make them with: "
-            f"graftsdk quantize PLAN --samples FOLDER"
-        )
-    return forms
 
 
 def _is_folder(image: Any) -> bool:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftsdk.engines.base import Engine, Graph
+from graftsdk.engines.layout import built_groups, graphs_of, partition
 from graftsdk.engines.opening import open_engine
 from graftsdk.errors import EngineBuildError, EngineIncompatible, InputError
+from graftsdk.graft import Joint
+from graftsdk.graft.group import FLOATS
+from graftsdk.plan import Manifest, Plan
 
 if TYPE_CHECKING:
     from graftsdk.engines.cuda import Device
@@ -77,10 +81,43 @@ class Opener:
             raise InputError("engines: expected the folder of the engines with a plan that has no path, found None")
         self._plan = None if plan is None else os.fspath(plan)
         self._folder = Path(engines) if engines is not None else None if plan is None else default_folder(plan)
-        self._device, self._threads, self._runtime = device, threads, runtime
+        self._cpu = device == "cpu"
+        # "auto" would fall back to a CPU, which computes FP16 and BF16 by way of float32.
+        self._device = "cuda" if precision in FLOATS else device
+        self._threads, self._runtime = threads, runtime
         self._build, self._trust = build, trust_engines
         self._precision, self._layout, self._labels = precision, layout, labels
         self._gpu: Device | None = None
+
+    def forms(self, manifest: Manifest) -> dict[str, str]:
+        """How the plan's parts are computed that are not in float32; see `Manifest.forms`.
+
+        Raises:
+            InputError: no such precision.
+            EngineIncompatible: the plan has no part that may be computed so, or the CPU has no use for it.
+        """
+        precision = self._precision
+        forms = manifest.forms(precision)
+        if precision in FLOATS and self._cpu:
+            raise EngineIncompatible(
+                f"precision: expected 'float32' or 'int8' on device 'cpu', found {precision!r}, which no CPU is faster "
+                f"in"
+            )
+        if precision != "float32" and not forms:
+            tried = manifest.lowered.get(precision)
+            found = "none that passed its label's tolerance (graftsdk info)" if tried else "none"
+            raise EngineIncompatible(
+                f"precision: expected a plan with {precision} parts, found {found}; make them with: "
+                f"graftsdk quantize PLAN --samples FOLDER"
+            )
+        return forms
+
+    def graphs(self, plan: Plan, joints: Mapping[str, Joint]) -> list[Graph]:
+        """The graphs of these labels, as this engine runs them. Raises as `forms`; InputError: no such layout."""
+        forms = self.forms(plan.manifest)
+        if self.engine == "tensorrt":
+            return graphs_of(plan, built_groups(plan.manifest, joints, self._layout, forms))
+        return graphs_of(plan, partition(joints, self._layout, forms))
 
     def open(self, graphs: Sequence[Graph]) -> Engine:
         """An engine that runs `graphs`, in this order, ready for its first caller where it is TensorRT's.
