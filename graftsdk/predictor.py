@@ -19,7 +19,7 @@ from graftsdk.device_frame import DeviceImage
 from graftsdk.device_scene import DeviceCropBatch, DeviceFrames, decode_or_take, decode_or_take_ahead
 from graftsdk.device_segmenter import Found
 from graftsdk.engines import Engine, default_threads
-from graftsdk.engines.golden import check_golden, log_golden
+from graftsdk.engines.golden import GoldenChange, check_golden, log_golden
 from graftsdk.engines.opener import Opener
 from graftsdk.engines.tensorrt_engine import TensorRTEngine
 from graftsdk.errors import DTypeError, GraftError, InputError, NonFiniteOutput, ShapeError
@@ -76,6 +76,7 @@ class Predictor:
     Attributes:
         labels: those that are computed. plan: the open plan. device: "cpu" or "cuda", what really runs.
         forms: part -> how it is computed, where not in float32; see `Manifest.forms`.
+        golden: of TensorRT's engines, how far each label's golden scores are from those that the plan stores.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class Predictor:
             self._segmenter: Segmenter | None = None
             if manifest.segmenter is not None:
                 self._segmenter = undo.enter_context(Segmenter.of_plan(self.plan, open_graphs=self._opener.open))
+            self.golden: tuple[GoldenChange, ...] = ()
             self._frames: DeviceFrames | None = None
             if isinstance(self._engine, TensorRTEngine) and self._opener.gpu is not None:
                 self._frames = DeviceFrames(self._engine, self._opener.gpu, manifest.crop, self._segmenter)
@@ -366,7 +368,8 @@ class Predictor:
         """The first run of a graph that was just compiled is slow; it must not be a user's."""
         if self._opener.engine == "tensorrt":  # warm already; other kernels than those that the plan was verified on
             crops = golden_crops(self.plan.manifest.crop)
-            log_golden(check_golden(self.run, self.plan.manifest, crops, decisions, self.labels))
+            self.golden = check_golden(self.run, self.plan.manifest, crops, decisions, self.labels)
+            log_golden(self.golden)
         elif self._engine.compiled:
             self._engine.run({"crops": np.zeros((1, 3, *self.plan.manifest.crop.size), np.float32)})
         if self._segmenter is not None and self._segmenter.compiled:

@@ -13,9 +13,11 @@ from typing import Any, NoReturn
 
 from graftsdk.cli.labels import chosen_labels
 from graftsdk.cli.output import print_json, print_table
+from graftsdk.engines.driver import gpu_capabilities
 from graftsdk.engines.record import EngineRecord
 from graftsdk.export import BuildReport, build_engine
 from graftsdk.plan.lowered import PRECISIONS
+from graftsdk.predictor import Predictor
 from graftsdk.text import counted, one_line
 
 __all__ = ["configure", "run"]
@@ -109,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(report.to_dict())
     else:
         _print(report)
+        _print_golden(args, report)
     return 0
 
 
@@ -137,6 +140,29 @@ def _print(report: BuildReport) -> None:
 
 def _refitted(record: EngineRecord) -> bool:
     return record.refittable is not None and record.refittable.refitted_from is not None
+
+
+def _print_golden(args: argparse.Namespace, report: BuildReport) -> None:
+    """Where the engines can be run here: how far each label is from the scores that the plan was verified with.
+
+    Of a merged engine every label may have moved, whichever was the new one.
+    """
+    first = report.engines[0]
+    if first.role == "segmenter" or not set(gpu_capabilities()) & set(first.targets):
+        return
+    with Predictor(
+        args.plan,
+        engine="tensorrt",
+        runtime=first.runtime,  # type: ignore[arg-type]
+        engines=report.folder,
+        precision=args.precision,
+        layout=args.layout,
+        labels=chosen_labels(args.labels, args.plan),
+    ) as predictor:
+        rows = [["label", "golden scores differ by", "decisions that flip"]]
+        rows += [[change.label, f"{change.largest:.1e}", f"{change.flips}"] for change in predictor.golden]
+    print()
+    print_table(rows, right=(1, 2))
 
 
 def _shortened(text: str, width: int = 32) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import logging
 import os
@@ -19,8 +20,10 @@ import toys
 from fake_gpu import CAPABILITY, Machine, kernels_of, library
 
 from graftsdk import Predictor
+from graftsdk.cli import build as cli_build
 from graftsdk.engines import cuda, opener
 from graftsdk.engines.cuda.host import HostDevice
+from graftsdk.engines.record import read_record
 from graftsdk.errors import (
     EngineBuildError,
     EngineClosed,
@@ -30,6 +33,7 @@ from graftsdk.errors import (
     MissingDependency,
     PlanCorrupt,
 )
+from graftsdk.export import BuildReport
 from graftsdk.plan import PartInfo, Provenance, SegmenterInfo
 from graftsdk.plan.edit import create_plan
 from graftsdk.plan.onnx_part import read_segmenter_part
@@ -273,3 +277,23 @@ def test_a_refused_one_gives_everything_back(machine: Machine, path: Path, monke
     with pytest.raises(ZeroDivisionError):
         Predictor(path, engine="tensorrt")
     assert machine.device.memory.used == 0 and machine.fake.open_contexts == 0
+
+
+# --------------------------------------------------------------------------------------------------- after a build
+
+
+@pytest.mark.parametrize("here", [(CAPABILITY,), ("9.9",), ()])
+def test_a_build_for_a_gpu_that_is_here_says_how_far_each_label_moved(
+    machine: Machine, path: Path, here: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    machine.build(path)
+    folder = path.with_name("engine.engines")
+    records = tuple(read_record(each) for each in folder.glob("*.json"))
+    monkeypatch.setattr(cli_build, "gpu_capabilities", lambda: here)
+    said = argparse.Namespace(plan=str(path), precision="float32", layout="merged", labels=None)
+    cli_build._print_golden(said, BuildReport(folder, records, (), 0.0))
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line]
+    if CAPABILITY in here:  # the toys' stored scores are made up: every label differs from them
+        assert [row[0] for row in rows[2:]] == list(LABELS) and all(float(row[1]) > 0 for row in rows[2:])
+    else:
+        assert rows == []
