@@ -135,7 +135,11 @@ def _print_change(change: PlanChange) -> None:
     for each in change.changes:
         print(f"  {each.action:<10}{one_line(each.label)}  {_sides(each.before, each.after)}")
     kept = ", ".join(one_line(label) for label in change.kept) or "none"
-    print(f"  untouched {counted(len(change.kept), 'label')}, same parts, same scores: {kept}")
+    scores = "same scores in float32" if change.otherwise else "same scores"
+    print(f"  untouched {counted(len(change.kept), 'label')}, same parts, {scores}: {kept}")
+    for precision, labels in change.otherwise.items():
+        named = ", ".join(one_line(label) for label in labels)
+        print(f"  {precision:<10}{counted(len(labels), 'label')} computed otherwise: {named}")
     altered = f", {change.tensors_altered} ALTERED" if change.tensors_altered else ""
     print(f"  tensors   {change.tensors_kept} kept their SHA-256, {change.tensors_new} new{altered}")
 

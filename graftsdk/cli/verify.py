@@ -16,8 +16,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = (
         "Hash every byte of a plan and of the engine cache, recompute the golden scores stored in the plan, and "
-        f"compare the engine that serves with a reference, score by score (tolerance {TOLERANCE:g}). Exit code 1 where "
-        "a check fails."
+        f"compare the engine that serves in float32 with a reference, score by score (tolerance {TOLERANCE:g}). What "
+        "lower precisions do to a label is for graftsdk quantize and evaluate. Exit code 1 where a check fails."
     )
     parser.epilog = (
         "examples:\n  graftsdk verify engine.plan --samples photos/ --bisect\n"

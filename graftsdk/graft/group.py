@@ -142,12 +142,12 @@ def joints_of(manifest: Manifest, labels: Sequence[str] | None = None) -> dict[s
     homes: dict[tuple[str, str], Joint] = {}
     found: dict[str, Joint] = {}
     for trunk, branch in seats:
-        if branch.label in wanted:
-            part, fingerprint = branch.part, branch.document.trunk_fingerprint
-            name = part if len(taps[part]) == 1 else f"{part}.{fingerprint[:16]}"
-            # One fingerprint is one tap, whichever trunk it is computed by: the first home serves both.
-            home = Joint(trunk, branch.document.tap, part, name)
-            found[branch.label] = homes.setdefault((part, fingerprint), home)
+        part, fingerprint = branch.part, branch.document.trunk_fingerprint
+        name = part if len(taps[part]) == 1 else f"{part}.{fingerprint[:16]}"
+        # One fingerprint is one tap, whichever trunk it is computed by: the first home serves all. The first of the
+        # plan, not of the labels that are asked for: in INT8 two trunks give one tap by ranges of their own.
+        home = Joint(trunk, branch.document.tap, part, name)
+        found[branch.label] = homes.setdefault((part, fingerprint), home)
     return {label: found[label] for label in wanted}
 
 

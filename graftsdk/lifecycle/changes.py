@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,9 @@ class PlanChange:
 
     Attributes:
         changes: labels that differ, in the order of the plan after the change, removed ones last.
-        kept: labels whose branch is the same part on the same trunk: their scores cannot have moved.
+        kept: labels whose branch is the same part on the same trunk: their scores in float32 cannot have moved.
+        otherwise: precision -> those of `kept` that are computed otherwise in it: trunk or branch is lowered now, or not
+            any more, or is another INT8 part.
         tensors_kept: tensors that are in both with the same SHA-256.
         tensors_altered: tensors whose bytes differ under one name; a sound change has none.
         tensors_new: tensors that came.
@@ -43,6 +46,7 @@ class PlanChange:
 
     changes: tuple[LabelChange, ...]
     kept: tuple[str, ...]
+    otherwise: Mapping[str, tuple[str, ...]]
     tensors_kept: int
     tensors_altered: int
     tensors_new: int
@@ -52,6 +56,7 @@ class PlanChange:
         return {
             "changes": [change.to_dict() for change in self.changes],
             "kept": list(self.kept),
+            "otherwise": {precision: list(labels) for precision, labels in self.otherwise.items()},
             "tensors": {"kept": self.tensors_kept, "altered": self.tensors_altered, "new": self.tensors_new},
         }
 
@@ -70,4 +75,20 @@ def compare_manifests(before: Manifest, after: Manifest) -> PlanChange:
     common = before.tensors.keys() & after.tensors.keys()
     altered = sum(before.tensors[name] != after.tensors[name] for name in common)
     fresh = len(after.tensors.keys() - before.tensors.keys())
-    return PlanChange(tuple(changes), tuple(kept), len(common) - altered, altered, fresh)
+    otherwise = _otherwise(before, after, kept)
+    return PlanChange(tuple(changes), tuple(kept), otherwise, len(common) - altered, altered, fresh)
+
+
+def _otherwise(before: Manifest, after: Manifest, kept: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for precision in sorted({*before.lowered, *after.lowered}):
+        old, new = before.forms(precision), after.forms(precision)
+        moved = []
+        for label in kept:
+            home = after.find(label)
+            assert home is not None  # it is in both
+            if any(old.get(part) != new.get(part) for part in (home[0].trunk, home[1].part)):
+                moved.append(label)
+        if moved:
+            found[precision] = tuple(moved)
+    return found

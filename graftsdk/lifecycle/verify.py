@@ -126,7 +126,7 @@ def verify_plan(
     device: str = "auto",
     threads: int | None = None,
 ) -> Verification:
-    """Hash every byte, recompute the golden scores, compare the engine that serves with a second way.
+    """Hash every byte, recompute the golden scores, compare the engine that serves with a second way, in float32.
 
     Where a part's bytes are damaged nothing is run: the report names the part and its labels.
 
@@ -176,6 +176,10 @@ def _hash_parts(plan: Plan) -> tuple[PartCheck, ...]:
         for entry in tree.branches:
             labels[entry.part].append(entry.label)
             labels[tree.trunk].append(entry.label)
+    for records in plan.manifest.lowered.values():
+        for name, record in records.items():
+            if record.part:
+                labels[record.part] += labels[name]
     found = []
     for name, info in plan.manifest.parts.items():
         problem = None

@@ -205,7 +205,7 @@ def merge_plans(first: _Path, second: _Path, output: _Path, *, replace_labels: b
                 events.append(Event("merge", entry.label, when, new.digest, tree.trunk, before, entry))
         segmenter = old.manifest.segmenter or new.manifest.segmenter
         wanted = _referenced(manifest, events, segmenter)
-        lowered = _joined_lowered(manifest, new.manifest, wanted)
+        lowered = _joined_lowered(old.manifest, new.manifest, wanted)
         wanted |= {record.part for records in lowered.values() for record in records.values()}
         _check_digests(manifest, new.manifest.parts, str(second))
         infos = {
@@ -229,6 +229,7 @@ def store_lowered(
     records: Mapping[str, Lowered],
     parts: Sequence[Part] = (),
     *,
+    again: bool = False,
     output: _Path | None = None,
 ) -> None:
     """Write down what came of parts at a lower precision, and put INT8 parts beside those in float32.
@@ -239,6 +240,8 @@ def store_lowered(
         path: the plan. precision: "fp16", "bf16" or "int8".
         records: part in float32 -> its record; takes the place of one that is there.
         parts: the INT8 parts that the records name and the plan does not have.
+        again: drop what was known at this precision, of parts that no label uses now too: it was judged on trunks that
+            are lowered otherwise now.
         output: where to write; None replaces the plan itself.
 
     Raises:
@@ -254,9 +257,12 @@ def store_lowered(
             for part in parts
         }
         _check_digests(manifest, infos, str(path))
-        lowered = {**manifest.lowered, precision: {**manifest.lowered.get(precision, {}), **records}}
+        known = {} if again else manifest.lowered.get(precision, {})
+        lowered = {name: each for name, each in manifest.lowered.items() if name != precision}
+        if known or records:
+            lowered[precision] = {**known, **records}
         kept = {record.part for each in lowered.values() for record in each.values()}
-        known = {
+        held = {
             name: info
             for name, info in {**manifest.parts, **infos}.items()
             if info.precision == "float32" or name in kept
@@ -264,8 +270,8 @@ def store_lowered(
         tensors = {**manifest.tensors, **tensor_hashes(parts)}
         manifest = replace(
             manifest,
-            parts=known,
-            tensors={name: sha256 for name, sha256 in tensors.items() if name.split("/", 1)[0] in known},
+            parts=held,
+            tensors={name: sha256 for name, sha256 in tensors.items() if name.split("/", 1)[0] in held},
             lowered=lowered,
         )
         write_plan(output or path, manifest, parts, base=plan)
@@ -379,13 +385,26 @@ def _put(manifest: Manifest, trunk: str, label: str, entry: BranchEntry | None) 
 
 
 def _joined_lowered(first: Manifest, second: Manifest, wanted: set[str]) -> dict[str, dict[str, Lowered]]:
-    """The first plan's records, and the second's of the parts that come from it."""
+    """The first plan's records, and the second's of the parts that come from it.
+
+    A verdict holds on the trunk that it was made on: where both plans have a trunk and it is not lowered alike in them,
+    what the second says of its branches is left out; they run in float32 until `graftsdk quantize` looks at them.
+    """
+    shared = {tree.trunk for tree in first.trees}
     found = {precision: dict(records) for precision, records in first.lowered.items()}
     for precision, records in second.lowered.items():
-        for name, record in records.items():
-            if name in wanted:
-                found.setdefault(precision, {}).setdefault(name, record)
+        mine = first.lowered.get(precision, {})
+        for tree in second.trees:
+            if tree.trunk in shared and _form(mine.get(tree.trunk)) != _form(records.get(tree.trunk)):
+                continue
+            for name in (tree.trunk, *(entry.part for entry in tree.branches)):
+                if name in records and name in wanted:
+                    found.setdefault(precision, {}).setdefault(name, records[name])
     return found
+
+
+def _form(record: Lowered | None) -> tuple[str, bool] | None:
+    return None if record is None else (record.part, record.passed)
 
 
 def _referenced(manifest: Manifest, events: Sequence[Event], segmenter: SegmenterInfo | None) -> set[str]:

@@ -13,8 +13,9 @@ import toys
 from plan import forge
 
 from graftsdk.errors import GraftError, InputError, PlanCorrupt
+from graftsdk.lifecycle.changes import compare_manifests
 from graftsdk.plan import Part, load_plan, open_plan
-from graftsdk.plan.edit import merge_plans, remove_label, store_lowered
+from graftsdk.plan.edit import merge_plans, remove_label, revert_label, store_lowered
 from graftsdk.plan.lowered import Lowered
 
 PASSED = Lowered("", True, 40, 0.01, 0.001, 1, -0.0004, 0.005)
@@ -95,6 +96,53 @@ def test_a_removed_label_keeps_what_is_known_of_it(path: Path) -> None:
     remove_label(path, "child")
     with load_plan(path) as plan:
         assert plan.manifest.forms("int8") == {child: form.name}
+
+
+def test_all_anew_forgets_what_was_judged_on_other_trunks(path: Path) -> None:
+    child, gender = part_of(path, "child"), part_of(path, "gender")
+    first, second = stand_in(path, child), stand_in(path, gender)
+    store_lowered(path, "int8", {child: replace(PASSED, part=first.name)}, [first])
+    remove_label(path, "child")
+    store_lowered(path, "int8", {gender: replace(PASSED, part=second.name)}, [second], again=True)
+    revert_label(path, "child")
+    with load_plan(path) as plan:
+        assert plan.manifest.forms("int8") == {gender: second.name} and first.name not in plan.manifest.parts
+    store_lowered(path, "int8", {}, again=True)
+    with load_plan(path) as plan:
+        assert plan.manifest.lowered == {} and plan.manifest.forms("int8") == {}
+
+
+@pytest.mark.parametrize("ours", ["alike", "otherwise", "failed", "never"])
+def test_a_verdict_holds_on_its_trunk_alone(path: Path, tmp_path: Path, ours: str) -> None:
+    other, both = tmp_path / "other.plan", tmp_path / "both.plan"
+    toys.write(other, ["hat"])  # on the same trunk
+    hat, trunk = part_of(other, "hat"), trunk_of(other)
+    form, stem, odd = stand_in(other, hat), stand_in(other, trunk), stand_in(other, trunk, 2)
+    records = {hat: replace(PASSED, part=form.name), trunk: replace(PASSED, part=stem.name)}
+    store_lowered(other, "int8", records, [form, stem])
+    if ours == "alike":
+        store_lowered(path, "int8", {trunk: records[trunk]}, [stem])
+    elif ours == "otherwise":
+        store_lowered(path, "int8", {trunk: replace(PASSED, part=odd.name)}, [odd])
+    elif ours == "failed":
+        store_lowered(path, "int8", {trunk: replace(PASSED, passed=False)})
+    merge_plans(path, other, both)
+    expected = {"alike": {trunk: stem.name, hat: form.name}, "otherwise": {trunk: odd.name}}.get(ours, {})
+    with load_plan(both) as plan:
+        assert plan.manifest.forms("int8") == expected and plan.manifest.find("hat") is not None
+
+
+def test_what_is_computed_otherwise_is_told(path: Path) -> None:
+    with load_plan(path) as plan:
+        before = plan.manifest
+    child = part_of(path, "child")
+    form = stand_in(path, child)
+    store_lowered(path, "int8", {child: replace(PASSED, part=form.name)}, [form])
+    store_lowered(path, "fp16", {trunk_of(path): replace(PASSED, passed=False)})
+    with load_plan(path) as plan:
+        change = compare_manifests(before, plan.manifest)
+    assert change.changes == () and change.kept == ("child", "gender", "backpack")
+    assert change.otherwise == {"int8": ("child",), "fp16": ("child", "gender", "backpack")}
 
 
 @pytest.mark.parametrize("swapped", [False, True])
