@@ -37,8 +37,8 @@ class PlanChange:
     Attributes:
         changes: labels that differ, in the order of the plan after the change, removed ones last.
         kept: labels whose branch is the same part on the same trunk: their scores in float32 cannot have moved.
-        otherwise: precision -> those of `kept` that are computed otherwise in it: trunk or branch is lowered now, or not
-            any more, or is another INT8 part.
+        otherwise: precision -> those of `kept` that are computed otherwise in it: trunk or branch is lowered now, or
+            not any more, or is another INT8 part.
         tensors_kept: tensors that are in both with the same SHA-256.
         tensors_altered: tensors whose bytes differ under one name; a sound change has none.
         tensors_new: tensors that came.

@@ -8,6 +8,7 @@ import logging
 import os
 import pickle
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -178,7 +179,10 @@ def test_engines_that_do_not_fit(machine: Machine, path: Path, tmp_path: Path) -
         ({"engine": "tensorrt", "device": "cpu"}, "which needs a GPU"),
         ({"engine": "onnxruntime", "engines": "x"}, "engines: expected it with engine='tensorrt' only"),
         ({"engine": "onnxruntime", "build": "auto"}, "build: expected it"),
-        ({"trust_engines": True}, "trust_engines: expected it"),
+        (
+            {"trust_engines": True},
+            r"trust_engines: expected it with engine='tensorrt' or with engines= \(--engines DIR\)",
+        ),
         ({"engine": "fast"}, "engine: expected one of"),
         ({"engine": "tensorrt", "build": "always"}, "build: expected one of"),
     ],
@@ -186,6 +190,15 @@ def test_engines_that_do_not_fit(machine: Machine, path: Path, tmp_path: Path) -
 def test_arguments_that_exclude_each_other(path: Path, options: dict[str, Any], text: str) -> None:
     with pytest.raises(InputError, match=text):
         Predictor(path, **options)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_precision_that_needs_a_gpu_says_so(path: Path, precision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graftsdk.engines.onnxruntime.cuda_problem", lambda *_: "device 'cuda': no driver")
+    with pytest.raises(EngineIncompatible, match=f"^precision '{precision}' needs a GPU: device 'cuda': no driver"):
+        Predictor(path, precision=precision)
+    with pytest.raises(EngineIncompatible, match="^device 'cuda': no driver"):
+        Predictor(path, precision=precision, device="cuda")
 
 
 # ----------------------------------------------------------------------------------------------------------- build
@@ -196,7 +209,7 @@ def test_what_is_missing_is_built_where_that_is_asked_for(
 ) -> None:
     commands: list[list[str]] = []
 
-    def run(words: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+    def run(words: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         commands.append(words)
         if len(commands) == 2:
             machine.build(path)
@@ -212,6 +225,25 @@ def test_what_is_missing_is_built_where_that_is_asked_for(
     assert commands[0][1:5] == ["-m", "graftsdk.cli.main", "build", str(path)]
     assert commands[0][5:9] == ["--for", CAPABILITY, "--runtime", "tensorrt"]
     assert "building engines, which may take minutes" in caplog.text
+
+
+def test_what_the_build_prints_is_not_put_into_the_callers_output(
+    machine: Machine, path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given: list[dict[str, Any]] = []
+    original = subprocess.run
+
+    def run(words: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        given.append(options)
+        machine.build(path)
+        return original([sys.executable, "-S", "-c", "print('a table')"], **options)
+
+    monkeypatch.setattr(opener.subprocess, "run", run)
+    Predictor(path, engine="tensorrt", build="auto").close()
+    out, err = capfd.readouterr()
+    assert out == "" and "a table" in err
+    monkeypatch.setattr(sys, "__stderr__", None)  # closed when the process started; 2 may be any file since
+    assert given[0]["stdout"] == 2 and opener._stderr() == subprocess.DEVNULL
 
 
 def test_a_real_engine_is_built_and_needs_a_driver(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,9 +323,14 @@ def test_a_build_for_a_gpu_that_is_here_says_how_far_each_label_moved(
     records = tuple(read_record(each) for each in folder.glob("*.json"))
     monkeypatch.setattr(cli_build, "gpu_capabilities", lambda: here)
     said = argparse.Namespace(plan=str(path), precision="float32", layout="merged", labels=None)
-    cli_build._print_golden(said, BuildReport(folder, records, (), 0.0))
+    report = BuildReport(folder, records, (), 0.0)
+    cli_build._print_golden(cli_build._golden(said, report))
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     if CAPABILITY in here:  # the toys' stored scores are made up: every label differs from them
         assert [row[0] for row in rows[2:]] == list(LABELS) and all(float(row[1]) > 0 for row in rows[2:])
+        for each in folder.glob("*.engine"):
+            each.write_bytes(b"no engine")
+        assert cli_build._golden(said, report) == ()  # a build is no failure because of it
+        assert capsys.readouterr().err.startswith("golden scores are not compared: ")
     else:
         assert rows == []
