@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from graftsdk.errors import InputError
-from graftsdk.export.quantize import METHODS, Method, TapScale, quantizable, quantize_branch, quantize_trunk, tap_scales
+from graftsdk.export.quantize import Method, TapScale, quantizable, quantize_branch, quantize_trunk, tap_scales
 from graftsdk.files import check_target
-from graftsdk.graft import joints_of
+from graftsdk.lifecycle.lowering_choice import checked_tolerance, wanted_labels
 from graftsdk.lifecycle.lowering_crops import JudgedCrops, find_crops, read_batches
 from graftsdk.lifecycle.lowering_forms import Floats, Form, open_form
 from graftsdk.lifecycle.lowering_report import (
@@ -27,14 +26,15 @@ from graftsdk.lifecycle.lowering_report import (
 )
 from graftsdk.plan import BranchEntry, Part, Plan, Tree, open_plan
 from graftsdk.plan.edit import store_lowered
-from graftsdk.plan.lowered import LOWER, Lowered
+from graftsdk.plan.lowered import Lowered
 
-__all__ = ["TOLERANCES", "lower_plan"]
-
-# Of AUC. Rounding to fp16 or bf16 is a thousandth of a value or less, INT8 a hundredth.
-TOLERANCES: Mapping[str, float] = {"int8": 0.005, "fp16": 0.001, "bf16": 0.001}
+__all__ = ["lower_plan"]
 
 _AT_ONCE = 16  # crops; all taps that are read are held of so many, twice
+
+_NOTHING = "nothing in it to lower"  # why a branch was not tried
+_SETTLED = "stays in float32, as it was settled before"
+_SHARED = "stays in float32: its part sits on several trunks"
 
 _Path = str | os.PathLike[str]
 _Step = Callable[[int], object]
@@ -59,7 +59,8 @@ def lower_plan(
     the graph, only the verdicts are. A trunk is lowered if every label on it stays within the tolerance with its own
     branch in float32; then every branch is tried on the trunk as it is, and one that fails stays in float32. Branches
     that read taps have the trunk's scale of that tap, and a trunk is lowered once: with a later label it stays as it
-    is, so that no other label moves.
+    is, so that no other label moves. Labels of one part stand and fall together; one that sits on several trunks, whose
+    taps have ranges of their own, stays in float32.
 
     All is compared on crops that no range was found on, in ONNX Runtime on the CPU; fp16 and bf16 are emulated there,
     with sums in float32.
@@ -69,7 +70,9 @@ def lower_plan(
         samples: a folder of person images; a PNG's alpha is the person's mask. For INT8, every second of them and at
             most 128 are for finding ranges, and no others.
         output: where to write; None replaces the plan itself.
-        labels: whose branches are lowered; None takes those that were not tried yet.
+        labels: whose branches are lowered, and with them whoever shares a part with one; None takes those that were not
+            tried yet. A plan knows of parts alone which were tried, so that labels that share one are looked at again,
+            with the part as it is.
         data: a folder of sub-datasets, as `graftsdk evaluate` reads it: their test images are compared too, and judged
             by AUC.
         tolerance: of AUC, 0..1; None takes 0.005 for INT8 and 0.001 for fp16 and bf16. Where a label has no annotated
@@ -85,10 +88,10 @@ def lower_plan(
         UnsupportedOp: a part that cannot be lowered.
     """
     started = time.monotonic()
-    allowed = _checked(precision, tolerance, method, labels, again)
+    allowed = checked_tolerance(precision, tolerance, method, labels, again)
     check_target(Path(output or path))
     with open_plan(path) as plan:
-        wanted = _wanted(plan, precision, labels, again)
+        wanted = wanted_labels(plan, precision, labels, again)
         documents = [entry.document for tree in plan.manifest.trees for entry in tree.branches]
         crops = find_crops(samples, data, documents, calibrate=precision == "int8")
         trees = [tree for tree in plan.manifest.trees if any(entry.label in wanted for entry in tree.branches)]
@@ -96,10 +99,13 @@ def lower_plan(
         rounds = 3 * len(trees) * len(crops.judged) + (len(trees) + taps) * len(crops.calibration)
         with _bar(rounds, progress) as step:
             jobs = [_Job(plan, tree, precision, allowed, method, crops, step) for tree in trees]
-            done = [job.lower(wanted, again) for job in jobs]
-    records = {name: record for each in done for name, record in each.records.items()}
+            done = [job.lower(wanted, again=again, anew=labels is not None) for job in jobs]
+    records: dict[str, Lowered] = {}
+    for name, record in (pair for each in done for pair in each.records.items()):
+        if name not in records or record.largest > records[name].largest:  # a part that stays on several trunks
+            records[name] = record
     parts = {part.name: part for each in done for part in each.parts}
-    store_lowered(path, precision, records, list(parts.values()), output=output)
+    store_lowered(path, precision, records, list(parts.values()), again=again, output=output)
     return LoweringReport(
         Path(output or path),
         precision,
@@ -136,9 +142,15 @@ class _Job:
     crops: JudgedCrops
     step: _Step
 
-    def lower(self, wanted: frozenset[str], again: bool) -> _Done:
-        """All of it, in order: the trunk, then each branch on the trunk as it is then."""
-        settled = None if again else self.plan.manifest.lowered.get(self.precision, {}).get(self.tree.trunk)
+    def lower(self, wanted: frozenset[str], *, again: bool, anew: bool) -> _Done:
+        """All of it, in order: the trunk, then each branch on the trunk as it is then.
+
+        Args:
+            wanted: labels; with one of a part all of that part. again: the trunk too. anew: branches that have a
+                record too, which otherwise stay as it says, and are compared as they are.
+        """
+        known = {} if again else self.plan.manifest.lowered.get(self.precision, {})
+        settled = known.get(self.tree.trunk)
         chosen = {entry.label: entry for entry in self.tree.branches if entry.label in wanted}
         judged = chosen if settled is not None else {entry.label: entry for entry in self.tree.branches}
         form = self._trunk_form(settled)
@@ -149,7 +161,12 @@ class _Job:
         parts = [form] if isinstance(form, Part) and trunk.lowered and settled is None else []
         if not trunk.lowered:
             form, moved = "float32", {}
-        forms = self._branch_forms(form, chosen)
+        stay = self._staying(chosen, {} if anew else known)
+        forms = self._branch_forms(
+            form,
+            {label: entry for label, entry in chosen.items() if entry.part not in stay},
+            {} if anew else known,
+        )
         tried = {label: forms[entry.part] for label, entry in chosen.items() if entry.part in forms}
         figures = self._figures(chosen, self._scores(form, chosen, tried), base)
         failed = {chosen[label].part for label, found in figures.items() if not found.passes(self.tolerance)}
@@ -157,12 +174,28 @@ class _Job:
             over = worst(figures[label] for label, entry in chosen.items() if entry.part == name)
             kept = lowered if isinstance(lowered, Part) and name not in failed else None
             records[name] = over.record(kept.name if kept else "", name not in failed, self.tolerance)
-            parts += [kept] if kept else []
+            parts += [kept] if kept and kept.name not in self.plan.manifest.parts else []
+        # What nothing was tried of has a record too: of what the trunk does to it.
+        unmoved = Figures(len(self.crops.judged), 0.0, 0.0, 0)
+        for name in dict.fromkeys(entry.part for entry in chosen.values()):
+            if name not in forms and stay.get(name) != _SETTLED:
+                over = worst(moved.get(label, unmoved) for label, entry in chosen.items() if entry.part == name)
+                records[name] = over.record("", False, self.tolerance)
         rows = tuple(
-            self._label(entry, moved.get(label), figures.get(label), entry.part in failed)
+            self._label(
+                entry, moved.get(label), figures.get(label), entry.part in failed, stay.get(entry.part, _NOTHING)
+            )
             for label, entry in chosen.items()
         )
         return _Done(trunk, rows, records, tuple(parts))
+
+    def _staying(self, chosen: Mapping[str, BranchEntry], known: Mapping[str, Lowered]) -> dict[str, str]:
+        """Part -> why it stays in float32 and is not tried."""
+        others = [tree for tree in self.plan.manifest.trees if tree is not self.tree]
+        shared = {entry.part for tree in others for entry in tree.branches}
+        parts = {entry.part for entry in chosen.values()}
+        failed = {name: _SETTLED for name in parts if name in known and not known[name].passed}
+        return failed | dict.fromkeys(parts & shared, _SHARED)
 
     def _trunk_form(self, settled: Lowered | None) -> Form:
         """The trunk as it is to be tried, or as it was settled."""
@@ -192,13 +225,18 @@ class _Job:
         verdict = TrunkLowering(name, passed, False, over, blocking)
         return verdict, {name: over.record(stored, passed, self.tolerance)}
 
-    def _branch_forms(self, trunk: Form, chosen: Mapping[str, BranchEntry]) -> dict[str, Form]:
-        """Part -> its form to be tried, of the branches that have something to lower."""
+    def _branch_forms(
+        self, trunk: Form, chosen: Mapping[str, BranchEntry], known: Mapping[str, Lowered]
+    ) -> dict[str, Form]:
+        """Part -> its form to be tried, of the branches that have something to lower; a known one as it is."""
         if self.precision != "int8":
             return {entry.part: self.precision for entry in chosen.values()}
         scales: Mapping[int, TapScale] = tap_scales(trunk) if isinstance(trunk, Part) else {}
-        found: dict[str, Form] = {}
-        left = {entry.part: entry for entry in chosen.values() if quantizable(self.plan.parts[entry.part])}
+        parts = {entry.part: entry for entry in chosen.values()}
+        found: dict[str, Form] = {name: self.plan.parts[known[name].part] for name in parts if name in known}
+        left = {
+            name: entry for name, entry in parts.items() if name not in found and quantizable(self.plan.parts[name])
+        }
         for tap in sorted({entry.document.tap for entry in left.values()}):  # the values of one tap at a time
             with ExitStack() as stack:
                 run = open_form(self.plan.parts[self.tree.trunk], trunk, [f"tap_{tap}"], stack)
@@ -209,12 +247,14 @@ class _Job:
                     found[name] = quantize_branch(part, entry.document, values, scale, self.method)
         return found
 
-    def _label(self, entry: BranchEntry, trunk: Figures | None, branch: Figures | None, failed: bool) -> LabelLowering:
+    def _label(
+        self, entry: BranchEntry, trunk: Figures | None, branch: Figures | None, failed: bool, left: str
+    ) -> LabelLowering:
         lowered = branch is not None and not failed
         now = branch if lowered else trunk
         passed = now is None or now.passes(self.tolerance)
         tap = entry.document.tap
-        return LabelLowering(entry.label, entry.part, tap, lowered, trunk, branch, passed)
+        return LabelLowering(entry.label, entry.part, tap, lowered, trunk, branch, passed, "" if branch else left)
 
     def _calibration(self) -> Iterator[Floats]:
         return read_batches(self.crops.calibration, self.tree.document.crop, _AT_ONCE, self.step)
@@ -245,40 +285,6 @@ class _Job:
             document, targets = entries[label].document, self.crops.targets.get(label, {})
             compared[label] = figures_of(document.classes, document.thresholds, scores, wanted[label], targets)
         return compared
-
-
-def _checked(precision: str, tolerance: float | None, method: str, labels: Sequence[str] | None, again: bool) -> float:
-    """The tolerance. Raises InputError: an argument that cannot be used."""
-    if precision not in LOWER:
-        raise InputError(f"precision: expected one of {', '.join(LOWER)}, found {precision!r:.40}")
-    if method not in METHODS:
-        raise InputError(f"method: expected one of {', '.join(METHODS)}, found {method!r:.40}")
-    if again and labels is not None:
-        raise InputError("again: expected all labels of the plan, found some; trunks are lowered anew and move all")
-    allowed = TOLERANCES[precision] if tolerance is None else tolerance
-    if isinstance(allowed, bool) or not isinstance(allowed, (int, float)) or not 0.0 <= allowed <= 1.0:
-        raise InputError(f"tolerance: expected a number from 0 to 1, found {allowed!r:.40}")
-    return float(allowed)
-
-
-def _wanted(plan: Plan, precision: str, labels: Sequence[str] | None, again: bool) -> frozenset[str]:
-    """The labels whose branches are to be lowered."""
-    known = plan.manifest.lowered.get(precision, {})
-    if labels is not None or again:
-        return frozenset(joints_of(plan.manifest, labels))
-    found = [
-        entry.label
-        for tree in plan.manifest.trees
-        for entry in tree.branches
-        if entry.part not in known
-        and not (precision == "int8" and tree.trunk in known and not quantizable(plan.parts[entry.part]))
-    ]
-    if not found:
-        raise InputError(
-            f"labels: expected some that were not tried in {precision} yet, found none; name labels to try them again, "
-            f"or begin anew with --again, which may move every label"
-        )
-    return frozenset(found)
 
 
 @contextmanager

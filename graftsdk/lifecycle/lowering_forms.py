@@ -26,9 +26,7 @@ Run = Callable[[Floats], Mapping[str, Floats]]
 _NAME = "part"
 
 
-def open_form(
-    part: Part, form: Form, outputs: Sequence[str], stack: ExitStack
-) -> Callable[[Floats], Mapping[str, Floats]]:
+def open_form(part: Part, form: Form, outputs: Sequence[str], stack: ExitStack) -> Run:
     """What maps the part's one input to those of its outputs, for as long as `stack` is open; never in the cache.
 
     fp16 and bf16 are computed in float32 whose values are rounded as `graftsdk.graft.rounding` says.

@@ -103,6 +103,7 @@ class LabelLowering:
         trunk: its branch in float32 on the trunk as it is now; None where that is in float32 too.
         branch: its branch lowered, on the trunk as it is now; None where there is nothing to lower.
         passed: whether the label as it is now computed is within its tolerance.
+        left: why its branch was not tried, where `branch` is None.
     """
 
     label: str
@@ -112,6 +113,7 @@ class LabelLowering:
     trunk: Figures | None
     branch: Figures | None
     passed: bool
+    left: str = ""
 
     @property
     def now(self) -> Figures | None:
@@ -125,7 +127,7 @@ class LabelLowering:
             return "ok"
         moved = "" if self.passed else ", MOVED by the trunk"
         if self.branch is None:
-            return f"nothing in it to lower{moved}"
+            return f"{self.left}{moved}"
         return f"stays in float32: {self.branch.told()} lowered{moved}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from graftsdk.lifecycle.lowering import lower_plan
 from graftsdk.lifecycle.lowering_crops import CALIBRATION, find_crops
 from graftsdk.lifecycle.lowering_report import Figures, LoweringReport, figures_of, worst
 from graftsdk.plan import open_plan
-from graftsdk.plan.edit import add_branches
+from graftsdk.plan.edit import add_branches, create_plan, merge_plans
 from graftsdk.plan.onnx_part import model_from_part, part_from_model
 
 CROPS = toys.crops(5)
@@ -147,6 +148,73 @@ def test_floats_leave_verdicts_only(precision: str, samples: Path, tmp_path: Pat
         records = plan.manifest.lowered[precision]
         assert len(plan.manifest.parts) == 2 and [record.part for record in records.values()] == ["", ""]
         assert records[report.labels[0].part].auc_change == figures.auc_change
+
+
+def test_a_label_with_nothing_to_lower_is_judged_on_the_trunk(
+    done: tuple[Path, LoweringReport], samples: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "grown.plan"
+    shutil.copy(done[0], path)
+    part, document = toys.branch("plain", 2, seed=9, on=toys.trunk()[1])
+    model = model_from_part(part)
+    for node in list(model.graph):
+        if node.name in ("own", "own.relu"):
+            node.outputs[0].replace_all_uses_with(model.graph.inputs[0])
+            model.graph.remove(node, safe=True)
+    del model.graph.initializers["own.weight"]  # the tap has as many channels: pooling and classifier fit it
+    add_branches(path, [(part_from_model(model, "branch"), document)])
+    report = lower_plan(path, "int8", samples, tolerance=0.0)
+    (row,) = report.labels
+    assert not report.ok and row.trunk is not None and row.branch is None
+    assert row.verdict == "nothing in it to lower, MOVED by the trunk"
+    with open_plan(path) as plan:
+        record = plan.manifest.lowered["int8"][row.part]
+        assert (record.part, record.passed, record.samples) == ("", False, 6)
+        assert record.largest == row.trunk.largest > 0.0
+    with pytest.raises(InputError, match="found none"):
+        lower_plan(path, "int8", samples)
+
+
+def test_labels_of_one_part_are_judged_together(samples: Path, tmp_path: Path) -> None:
+    path = tmp_path / "e.plan"
+    trunk, (part, document) = toys.trunk(), toys.branch("a", on=toys.trunk()[1])
+    create_plan(path, trunk, [(part, document)])
+    lower_plan(path, "int8", samples, tolerance=0.02)
+    before = scores(path)
+    add_branches(path, [(part, replace(document, label="b"))])
+    other = draw(tmp_path / "others", 8, seed=9)
+    report = lower_plan(path, "int8", other, tolerance=0.02)
+    assert [(row.label, row.lowered) for row in report.labels] == [("a", True), ("b", True)]
+    after = scores(path)
+    assert same(before, after) and after["b"].tobytes() == before["a"].tobytes()  # looked at as it is
+    with open_plan(path) as plan:
+        assert plan.manifest.lowered["int8"][part.name].samples == 4
+    report = lower_plan(path, "int8", other, labels=["a"], tolerance=0.02)
+    assert [row.label for row in report.labels] == ["a", "b"]
+    assert not same(before, scores(path))  # named: with ranges of other pictures
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_a_part_on_two_trunks_stays(precision: str, samples: Path, tmp_path: Path) -> None:
+    first, document = toys.trunk()
+    model = model_from_part(first)
+    for name in ("block2.weight", "block3.weight"):
+        value = model.graph.initializers[name]
+        value.const_value = ir.Tensor(1.3 * value.const_value.numpy(), name=name)  # type: ignore[union-attr]
+    prints = (*document.fingerprints[:2], *toys.trunk(5)[1].fingerprints[2:])
+    second = part_from_model(model, "trunk"), replace(document, fingerprints=prints)
+    part, own = toys.branch("a", on=document)
+    create_plan(tmp_path / "x", (first, document), [(part, own), toys.branch("c", 3, seed=8, on=document)])
+    create_plan(tmp_path / "y", second, [(part, replace(own, label="b")), toys.branch("d", 3, seed=9, on=second[1])])
+    merge_plans(tmp_path / "x", tmp_path / "y", tmp_path / "z")
+    report = lower_plan(tmp_path / "z", precision, samples, tolerance=0.02)
+    assert {row.label: row.lowered for row in report.labels} == {"a": False, "c": True, "b": False, "d": True}
+    assert "its part sits on several trunks" in report.labels[0].verdict
+    with open_plan(tmp_path / "z") as plan:
+        record = plan.manifest.lowered[precision][part.name]
+        moved = [row.trunk.largest for row in report.labels if row.part == part.name and row.trunk is not None]
+        assert (record.part, record.passed) == ("", False) and record.largest == max(moved) > 0.0
+        assert part.name not in plan.manifest.forms(precision) and len(plan.manifest.forms(precision)) == 4
 
 
 def test_refused(samples: Path, tmp_path: Path) -> None:
