@@ -44,6 +44,7 @@ __all__ = [
 # `onnxruntime` and `onnxruntime-gpu` write to one folder: the last one installed wins, silently (onnxruntime #26996).
 _REPAIR = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
 _BOUND_ON = "cuda"  # where the values of a GPU's graphs stay, in the words of IO binding
+_BFLOAT16 = 16  # ONNX's number of the type; NumPy's arrays of it are ml_dtypes', which the runtime does not know
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 _DTYPES = {
     "tensor(float)": "float32",
@@ -192,8 +193,14 @@ def give_back_memory() -> None:
 def _load(graph: Graph) -> tuple[bytes, dict[str, Any]]:
     """The graph's bytes, and its big initialisers as the runtime's values, without a copy."""
     model, tensors = graph.load()
-    make = _onnxruntime().OrtValue.ortvalue_from_numpy
-    return model, {name: make(np.require(array, requirements=["C", "A"])) for name, array in tensors.items()}
+    with runtime_errors("reading a graph's weights"):
+        return model, {name: _value(np.require(each, requirements=["C", "A"])) for name, each in tensors.items()}
+
+
+def _value(array: np.ndarray) -> Any:
+    make = _onnxruntime().OrtValue
+    typed = array.dtype.name == "bfloat16"
+    return make.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16) if typed else make.ortvalue_from_numpy(array)
 
 
 def _session(

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from engine_graphs import BRANCHES, crops, graph, merged, merged_model, reference, segmenter_model, split, trunk_model
+from engine_graphs import (
+    BRANCHES,
+    crops,
+    graph,
+    merged,
+    merged_model,
+    model,
+    reference,
+    segmenter_model,
+    split,
+    trunk_model,
+    value,
+)
+from onnx import TensorProto, helper
 
 from graftsdk.engines import Graph, open_engine
 from graftsdk.engines.feeds import chunk_sizes
@@ -205,3 +218,19 @@ def test_options_that_are_refused(changes: dict[str, object], text: str) -> None
 def test_a_graph_needs_a_key_of_64_digits() -> None:
     with pytest.raises(InputError, match="64 hex digits"):
         Graph("../x", {"crops": "crops"}, ("scores",), lambda: (b"", {}))
+
+
+def test_weights_in_bfloat16() -> None:
+    """NumPy has no such type; the runtime has, and takes them from where they lie."""
+    weight = helper.make_tensor("w", TensorProto.BFLOAT16, [1024], np.arange(1024) / 128)
+    nodes = [
+        helper.make_node("Cast", ["w"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["x", "wide"], ["y"]),
+    ]
+    made = graph(model(nodes, [value("x", "n", 1024)], [value("y", "n", 1024)], [weight]))
+    assert made.load()[1]["w"].dtype.name == "bfloat16"
+    with open_engine([made], device="cpu") as engine:
+        found = engine.run({"x": np.zeros((2, 1024), np.float32)})["y"]
+    kept = np.arange(1024, dtype=np.float32) / 128
+    np.testing.assert_allclose(found, np.stack([kept, kept]), rtol=2**-8)
+    assert (found[0, :256] == kept[:256]).all() and (found[0] != kept).any()
