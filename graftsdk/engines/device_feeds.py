@@ -74,10 +74,10 @@ class DeviceFeed:
 
 
 class Intake:
-    """Takes arrays for one device. Safe to use from many threads."""
+    """Takes arrays for one device, and closes it at the end where it `owns` it. Safe to use from many threads."""
 
-    def __init__(self, device: Device) -> None:
-        self._device = device
+    def __init__(self, device: Device, *, owns: bool = False) -> None:
+        self._device, self._owns = device, owns
         self._stream: Stream = device.stream()
 
     def take(self, name: str, value: Any, port: Port) -> DeviceFeed:
@@ -94,5 +94,7 @@ class Intake:
         return DeviceFeed(array, ready)
 
     def close(self) -> None:
-        """Let go of the stream."""
+        """Let go of the stream, and of the device where it is its own."""
         self._stream.close()
+        if self._owns:
+            self._device.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sys
 import threading
@@ -18,6 +19,7 @@ from graftsdk.engines.cache import Cache
 from graftsdk.engines.cuda import open_device
 from graftsdk.engines.device_feeds import Intake, on_device
 from graftsdk.engines.feeds import Port, check_feed
+from graftsdk.engines.forks import leak_in_child
 from graftsdk.engines.providers import providers_for
 from graftsdk.engines.threads import check_threads, default_threads, shared_threads
 from graftsdk.errors import EngineBuildError, EngineIncompatible, InputError
@@ -100,7 +102,36 @@ class _OnnxRuntimeEngine(Engine):
         self._providers = providers
         self._intake: Intake | None = None  # opened for the first array that lies on the device
         self._intake_lock = threading.Lock()
+        self._running = 0  # runs that may still read arrays of the intake
         super().__init__(self._graphs, device=device, max_batch=max_batch)
+
+    def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """See `Engine.run`."""
+        with self._intake_lock:
+            self._running += 1
+        try:
+            return super().run(feeds, outputs)
+        finally:
+            with self._intake_lock:
+                self._running -= 1
+            self._let_go()
+
+    def close(self) -> None:
+        """See `Engine.close`; the device is let go of when the last run in flight is done."""
+        super().close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        with self._intake_lock:
+            if not self._closed or self._running or self._intake is None:
+                return
+            intake, self._intake = self._intake, None
+        intake.close()
+
+    def _after_fork_in_child(self) -> None:
+        super()._after_fork_in_child()
+        self._intake_lock, self._running = threading.Lock(), 0  # the parent's threads are not here
+        self._intake = None  # the parent's; leaked, for nothing here may touch its device
 
     def _open(self) -> tuple[tuple[runtime.Session, ...], bool]:
         found = [self._open_stored(graph) for graph in self._graphs]
@@ -132,8 +163,10 @@ class _OnnxRuntimeEngine(Engine):
             return check_feed(name, value, port)
         with self._intake_lock:
             if self._intake is None:
-                self._intake = Intake(open_device())
-        return self._intake.take(name, value, port)
+                self._intake = Intake(open_device(), owns=True)
+                leak_in_child(self._intake)
+            intake = self._intake
+        return intake.take(name, value, port)
 
     def _open_stored(self, graph: Graph) -> runtime.Session | None:
         """The graph from the cache; None where it must be compiled."""
@@ -177,13 +210,16 @@ class _OnnxRuntimeEngine(Engine):
         return session
 
     def _key(self, graph: Graph) -> dict[str, str]:
-        return {
+        key = {
             "graph": graph.key,
             "device": self.device,
             "cpu": " ".join(cpu_features()),
             "precision": graph.precision,
             "runtime": runtime.version(),
         }
+        if self._providers != providers_for(self.device):  # the caller's options may change what is compiled
+            key["providers"] = json.dumps(self._providers, sort_keys=True)
+        return key
 
     def _do_without_cache(self, error: Exception) -> None:
         if self._cache is not None:

@@ -6,6 +6,7 @@ which goes through the same calls.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from graftsdk.engines import open_engine, opening
 from graftsdk.engines.cuda.host import HostDevice
 from graftsdk.engines.cuda.interop import DeviceArray
 from graftsdk.engines.providers import CPU, CUDA, TENSORRT, providers_for
-from graftsdk.errors import DTypeError, EngineIncompatible, InputError
+from graftsdk.errors import DTypeError, EngineForked, EngineIncompatible, InputError
 
 NAMES = ["a/scores", "b/scores"]
 
@@ -92,6 +93,14 @@ def test_options_reach_every_session(asked: list[Any], cache_root: Path) -> None
         assert engine.device == "cuda"
     assert len(asked) == 10  # the probe; each of three graphs compiled, proved and opened from the cache
     assert all(each == [(CUDA, {"use_tf32": "0", "device_id": "1"}), CPU] for each in asked)
+
+
+def test_other_options_are_another_entry_of_the_cache(asked: list[Any], cache_root: Path) -> None:
+    compiled = []
+    for options in (None, {"device_id": 1}, {"device_id": 1}, {"device_id": 2}, None):
+        with open_engine([merged()], device="cuda", provider_options=options) as engine:
+            compiled.append(engine.compiled)
+    assert compiled == [True, True, False, True, False]
 
 
 def test_tensorrt_is_compiled_each_time(asked: list[Any], cache_root: Path) -> None:
@@ -178,6 +187,46 @@ def test_arrays_on_the_device_are_bound_where_they_lie(asked: list[Any], monkeyp
             engine.run({"crops": OnDevice(crops(1).astype(np.float16))})
         with pytest.raises(InputError, match="expected a numpy array"):
             plain.run({"crops": OnDevice(crops(1))})
+
+
+def test_the_device_of_its_arrays_goes_with_the_last_run(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    device = HostDevice()
+    streams: list[Any] = []
+    made = device.stream
+    monkeypatch.setattr(device, "stream", lambda: (streams.append(made()), streams[-1])[1])
+    monkeypatch.setattr(opening, "open_device", lambda: device)
+    engine = open_engine([merged()], device="cuda")
+    bound = onnxruntime.IOBinding.bind_input
+
+    def close_meanwhile(*words: Any) -> None:
+        engine.close()  # as another thread may, while this one runs
+        bound(*words)
+
+    engine.run({"crops": OnDevice(crops(1))})
+    monkeypatch.setattr(onnxruntime.IOBinding, "bind_input", close_meanwhile)
+    assert len(engine.run({"crops": OnDevice(crops(11))}, NAMES)["a/scores"]) == 11  # three chunks
+    assert device._closed and [stream._closed for stream in streams] == [True]
+    engine.close()
+
+
+def test_a_forked_child_leaves_the_device_alone(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    device = HostDevice()
+    monkeypatch.setattr(opening, "open_device", lambda: device)
+    with open_engine([merged()], device="cuda") as engine:
+        engine.run({"crops": OnDevice(crops(1))})
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                engine.run({"crops": OnDevice(crops(1))})
+            except EngineForked:
+                engine.close()
+                status = 2 if device._closed or engine._intake is not None else 0  # type: ignore[attr-defined]
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert len(engine.run({"crops": OnDevice(crops(2))}, NAMES)["a/scores"]) == 2
+    assert device._closed
 
 
 def test_feeds_are_checked_before_they_are_bound(asked: list[Any]) -> None:
