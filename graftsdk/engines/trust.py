@@ -47,12 +47,33 @@ class Wanted:
     labels: tuple[str, ...] | None = None
 
     def words(self, library: Library, folder: Path) -> list[str]:
-        """The words of the command that builds them into `folder`."""
+        """The words of the command that builds them into `folder`, to go with the engines that are there."""
         words = ["graftsdk", "build", self.plan, "--for", self.capability, "--runtime", library.name.replace("_", "-")]
         words += ["--precision", self.precision] * (self.precision != "float32")
         words += ["--layout", self.layout] * (self.layout != "merged")
+        words += self._as_those_there(library, folder)
         words += ["--labels", *self.labels] if self.labels is not None else []
         return [*words, "-o", str(folder)]
+
+    def _as_those_there(self, library: Library, folder: Path) -> list[str]:
+        """Options of the engines there that are most like these: together they run at the sizes that all have.
+
+        Weights can be exchanged in some of a layout's engines only; one of them says that it was asked for.
+        """
+        found = [record for record in _records(folder) if record.runtime == library.name and record.role != "segmenter"]
+        if not found:
+            return []
+        likest = max(
+            found,
+            key=lambda record: (
+                (record.precision, record.layout) == (self.precision, self.layout),
+                self.capability in record.targets,
+                record.when,
+            ),
+        )
+        same = [each for each in found if (each.precision, each.layout) == (self.precision, self.layout)]
+        refittable = any(each.refittable is not None for each in same)
+        return ["--batch", ",".join(map(str, likest.batches)), *["--refittable"] * refittable]
 
     def command(self, library: Library, folder: Path) -> str:
         """As a shell takes it."""
@@ -163,15 +184,14 @@ def _load(
     if not trusted:
         with contextlib.suppress(FileNotFoundError):  # said below, with the command that makes it
             _check_folder(folder, "engines")
-    command = wanted.command(library, folder)
-    records = [_record(graph, folder, library, wanted, command) for graph in graphs]
+    records = [_record(graph, folder, library, wanted) for graph in graphs]
     if not trusted:
         strange = [record.file for record in records if not built_here(record)]
         if strange:
             raise EngineIncompatible(
                 f"{folder}: expected engines that were built here, found {listed(strange)}, of which the engine cache "
-                f"knows nothing. An engine is code: build it here with: {command}; or pass trust_engines=True where "
-                f"you trust whoever made it"
+                f"knows nothing. An engine is code: build it here with: {wanted.command(library, folder)}; or pass "
+                f"trust_engines=True where you trust whoever made it"
             )
     return tuple(records), tuple(_content(record, folder, ours=not trusted) for record in records)
 
@@ -181,14 +201,14 @@ def _content(record: EngineRecord, folder: Path, *, ours: bool) -> bytes:
         return file.read()
 
 
-def _record(graph: Graph, folder: Path, library: Library, wanted: Wanted, command: str) -> EngineRecord:
+def _record(graph: Graph, folder: Path, library: Library, wanted: Wanted) -> EngineRecord:
     """The record of the engine of a graph, if it is one that this library and GPU can run."""
     paths = [folder / f"{engine_name(role, graph.key)}{RECORD}" for role in ROLES]
     there = [path for path in paths if os.path.lexists(path)]
     if not there:
         raise EngineIncompatible(
             f"{folder}: expected an engine of graph {graph.key[:16]} ({wanted.layout}, {wanted.precision}), found "
-            f"{_described(folder)}; {command}"
+            f"{_described(folder)}; {wanted.command(library, folder)}"
         )
     record = read_record(there[0])
     wrong = []
@@ -207,16 +227,29 @@ def _record(graph: Graph, folder: Path, library: Library, wanted: Wanted, comman
         if ours != theirs:
             wrong.append(f"{kind} {listed(ours)}, found {listed(theirs)}")
     if wrong:
-        raise EngineIncompatible(f"{folder / record.file}: expected {'; '.join(wrong)}; build it again with: {command}")
+        raise EngineIncompatible(
+            f"{folder / record.file}: expected {'; '.join(wrong)}; build it again with: "
+            f"{wanted.command(library, folder)}"
+        )
     return record
+
+
+def _records(folder: Path) -> list[EngineRecord]:
+    """Those in the folder that can be read."""
+    found = []
+    for path in sorted(folder.glob(f"*{RECORD}")):
+        with contextlib.suppress(PlanError):
+            found.append(read_record(path))
+    return found
 
 
 def _described(folder: Path) -> str:
     """What engines there are instead, by their records."""
     try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(RECORD))
+        stored = sorted(name for name in os.listdir(folder) if name.endswith(RECORD))
     except OSError as error:
         return f"no folder that can be read ({reason(error)})"
+    names = [name for name in stored if name.split("-")[0] in ROLES]  # other files are somebody's notes
     said = []
     for name in names[:4]:
         try:

@@ -19,6 +19,7 @@ from graftsdk.engines import Graph
 from graftsdk.engines.cache import Cache
 from graftsdk.engines.feeds import Port
 from graftsdk.engines.record import EngineRecord, Profile, engine_name, write_record
+from graftsdk.engines.refittable import Refittable
 from graftsdk.engines.tensorrt import Library
 from graftsdk.engines.trust import Wanted, built_here, load_engines, remember_built
 from graftsdk.errors import (
@@ -35,7 +36,7 @@ BRANCH = graph(branch_model("a", "t/tap_1"), {"a/tap": "t/tap_1"})
 CONTENT = engine_bytes(trunk_model())
 LIBRARY = Library("tensorrt_rtx", "1.7.1.116", None, None)
 WANTED = Wanted("people.plan", "8.9", layout="split", precision="fp16")
-COMMAND = "graftsdk build people.plan --for 8.9 --runtime tensorrt-rtx --precision fp16 --layout split -o "
+COMMAND = "graftsdk build people.plan --for 8.9 --runtime tensorrt-rtx --precision fp16 --layout split --batch 1,8 -o "
 
 
 def record_for(made: Graph, role: str, content: bytes, **changes: Any) -> EngineRecord:
@@ -131,13 +132,33 @@ def test_what_does_not_fit_is_named_with_the_command(what: str, folder: Path) ->
     for trust in (False, True):
         with pytest.raises(EngineIncompatible, match=text) as refused:
             load_engines([TRUNK], folder, LIBRARY, WANTED, trust_engines=trust)
-        assert str(refused.value).endswith(COMMAND + str(folder))
+        command = COMMAND.replace("--batch 1,8 ", "" if what == "runtime" else "--batch 1,8 ")
+        assert str(refused.value).endswith(command + str(folder))
 
 
 def test_several_misfits_are_all_named(folder: Path) -> None:
     store(folder, version="1.6.0.9", targets=("12.0",))
     with pytest.raises(EngineIncompatible, match=r"found 1\.6\.0\.9; compute capability 8\.9, found 12\.0"):
         load_engines([TRUNK], folder, LIBRARY, WANTED)
+
+
+def test_what_is_built_anew_is_built_like_the_rest(folder: Path) -> None:
+    def options() -> list[str]:
+        words = WANTED.words(LIBRARY, folder)
+        return words[words.index("split") + 1 : words.index("-o")]
+
+    assert options() == []
+    folder.mkdir()
+    (folder / "notes.json").write_text("{}")
+    store(folder, role="segmenter", batches=(1,))
+    store(folder, graph(trunk_model(), {"crops": "other"}), "branch", batches=(2,), runtime="tensorrt")
+    assert options() == []
+    store(folder, role="merged", batches=(1, 2), precision="float32", when="2027-11-27T06:00:00Z")
+    assert options() == ["--batch", "1,2"]
+    store(folder, role="trunk", batches=(1, 4))
+    assert options() == ["--batch", "1,4"]
+    store(folder, BRANCH, "branch", batches=(1, 4), refittable=Refittable("c" * 64, {"b" * 16: "d" * 16}, 0.0))
+    assert options() == ["--batch", "1,4", "--refittable"]
 
 
 def test_an_engine_of_another_plan(folder: Path) -> None:
