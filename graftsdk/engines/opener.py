@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -74,14 +75,17 @@ class Opener:
         if self.engine == "onnxruntime":
             for name, said in given.items():
                 if said is not None:
-                    raise InputError(f"{name}: expected it with engine='tensorrt' only, found engine={engine!r}")
+                    wanted = "engine='tensorrt'" + (
+                        " only" if engine != "auto" else " or with engines= (--engines DIR)"
+                    )
+                    raise InputError(f"{name}: expected it with {wanted}, found engine={engine!r}")
         elif device == "cpu":
             raise InputError("engine: expected 'onnxruntime' on device 'cpu', found 'tensorrt', which needs a GPU")
         elif engines is None and plan is None:
             raise InputError("engines: expected the folder of the engines with a plan that has no path, found None")
         self._plan = None if plan is None else os.fspath(plan)
         self._folder = Path(engines) if engines is not None else None if plan is None else default_folder(plan)
-        self._cpu = device == "cpu"
+        self._asked = device
         # "auto" would fall back to a CPU, which computes FP16 and BF16 by way of float32.
         self._device = "cuda" if precision in FLOATS else device
         self._threads, self._runtime = threads, runtime
@@ -98,7 +102,7 @@ class Opener:
         """
         precision = self._precision
         forms = manifest.forms(precision)
-        if precision in FLOATS and self._cpu:
+        if precision in FLOATS and self._asked == "cpu":
             raise EngineIncompatible(
                 f"precision: expected 'float32' or 'int8' on device 'cpu', found {precision!r}, which no CPU is faster "
                 f"in"
@@ -126,7 +130,12 @@ class Opener:
             MissingDependency, EngineIncompatible, EngineBuildError, PlanError: see `open_engine` and `load_engines`.
         """
         if self.engine == "onnxruntime":
-            return open_engine(graphs, device=self._device, threads=self._threads)
+            try:
+                return open_engine(graphs, device=self._device, threads=self._threads)
+            except EngineIncompatible as error:
+                if self._asked == self._device:
+                    raise
+                raise EngineIncompatible(f"precision {self._precision!r} needs a GPU: {error}") from error
         return self._open_built(graphs)
 
     @property
@@ -173,8 +182,19 @@ class Opener:
         """Build by the command, in a process of its own: its crash and its memory are not ours."""
         if self._plan is None:
             raise EngineIncompatible("build='auto': expected a plan with a path to build from, found bytes or a file")
-        done = subprocess.run([sys.executable, "-m", "graftsdk.cli.main", *words[1:]], check=False)
+        command = [sys.executable, "-m", "graftsdk.cli.main", *words[1:]]
+        # Our stdout is the caller's, who may be writing JSON to it.
+        done = subprocess.run(command, check=False, stdout=_stderr())
         if done.returncode:
             raise EngineBuildError(
                 f"building engines: expected exit status 0, found {done.returncode}; its output above says why"
             )
+
+
+def _stderr() -> int:
+    """Descriptor of this process's stderr, for `subprocess`; the null device's stand-in where there is none."""
+    with contextlib.suppress(OSError):
+        os.fstat(2)
+        if sys.__stderr__ is not None:  # else it was closed before we started, and 2 is some other file
+            return 2
+    return subprocess.DEVNULL
