@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graftsdk.engines.record import ENGINE, RECORD, EngineRecord, check_engine_file, read_record, record_of
+from graftsdk.engines.record import ENGINE, RECORD, ROLES, EngineRecord, check_engine_file, read_record, record_of
 from graftsdk.errors import PlanError, PlanPathError
 from graftsdk.text import listed
 
 __all__ = ["EngineFile", "find_engines", "holds_engines"]
 
 _Path = str | os.PathLike[str]
+_NAME = re.compile(f"({'|'.join(ROLES)})-[0-9a-f]{{16}}")
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,14 @@ def find_engines(path: _Path) -> list[EngineFile]:
     if not where.is_dir():
         record = record_of(where) if where.suffix == ENGINE else read_record(where)
         return [_checked(where.with_name(record.file), record)]
-    records = sorted(where.glob(f"*{RECORD}"))
-    found = [_checked(where / record.file, record) for record in map(read_record, records)]
-    alone = sorted(each.name for each in where.glob(f"*{ENGINE}") if not each.with_suffix(RECORD).exists())
+    engines = sorted(where.glob(f"*{ENGINE}"))
+    alone = [each.name for each in engines if not each.with_suffix(RECORD).exists()]
     if alone:
         raise PlanPathError(f"{where}: expected a record beside each engine, found none beside {listed(alone)}")
+    # A record whose engine is gone is told by its name; other files with that ending are somebody's notes.
+    lone = {each for each in where.glob(f"*{RECORD}") if _NAME.fullmatch(each.stem)}
+    records = sorted({each.with_suffix(RECORD) for each in engines} | lone)
+    found = [_checked(where / record.file, record) for record in map(read_record, records)]
     if not found:
         raise PlanPathError(f"{where}: expected a plan, or a folder of engines that graftsdk build made, found neither")
     return found

@@ -58,6 +58,8 @@ def test_build_then_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         ):
             assert word in shown
         assert "every byte is as it was built" in shown and "no device was at hand" in shown
+    (folder / "notes.json").write_text("{}")  # somebody's
+    (folder / "merged-notes.json").write_text("[]")
     assert main(["info", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [
         {"kind": "engine", "path": str(folder / record["file"]), "problem": None, **record}
@@ -71,6 +73,9 @@ def test_build_then_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["info", str(folder)]) == 1
     assert f"expected {size} bytes, found {size + 1}" in capsys.readouterr().out
     assert main(["info", str(folder), "--cost"]) == 2
+    (folder / record["file"]).unlink()
+    assert main(["info", str(folder)]) == 1
+    assert "the engine that its record names" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
