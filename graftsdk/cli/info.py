@@ -157,6 +157,9 @@ def _print_lowered(records: list[dict[str, Any]]) -> None:
     """What graftsdk quantize found: against float32, on real crops."""
     rows = [["precision", "of", "computed so", "crops", "largest", "mean", "flips", "AUC change", "tolerance", "part"]]
     for each in records:
+        if not each["tried"]:
+            rows.append([each["precision"], ", ".join(each["of"]), "not tried", *[""] * 7])
+            continue
         change = each["auc_change"]
         rows.append(
             [
@@ -174,6 +177,8 @@ def _print_lowered(records: list[dict[str, Any]]) -> None:
         )
     print()
     print_table(rows, right=(3, 4, 5, 6, 7, 8))
+    if not all(each["tried"] for each in records):
+        print("\nnot tried: its trunk is lowered and moves it; graftsdk quantize says how far")
 
 
 def _price(part: dict[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from graftsdk.lifecycle.inspection import PartFile
@@ -10,6 +10,7 @@ from graftsdk.lifecycle.timing import PlanTiming
 from graftsdk.plan import BranchDocument, BranchEntry, Plan, Provenance, SegmenterDocument, Tree, TrunkDocument
 from graftsdk.plan.cost import plan_cost
 from graftsdk.plan.documents import GOLDEN_COUNT, GOLDEN_SEED
+from graftsdk.plan.lowered import Lowered
 from graftsdk.prediction import reported_labels
 
 __all__ = ["describe_cost", "describe_part", "describe_plan"]
@@ -42,18 +43,26 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
 
 
 def _lowered(plan: Plan) -> list[dict[str, Any]]:
-    """What is known of the plan's trunks and branches in lower precisions, in the order of trunks and labels."""
+    """What is known of the plan's trunks and branches in lower precisions, in the order of trunks and labels.
+
+    A branch on a lowered trunk that nobody looked at has a row too, without figures: its trunk moves it.
+    """
     whose: dict[str, list[str]] = {}
     for tree in plan.manifest.trees:
         whose.setdefault(tree.trunk, ["trunk"])
         for entry in tree.branches:
             whose.setdefault(entry.part, []).append(entry.label)
-    return [
-        {"precision": precision, "of": whose[name], "float32_part": name, **records[name].to_dict()}
-        for precision, records in plan.manifest.lowered.items()
-        for name in whose
-        if name in records
-    ]
+    unknown = {**dict.fromkeys(field.name for field in fields(Lowered)), "part": ""}
+    rows = []
+    for precision, records in plan.manifest.lowered.items():
+        forms = plan.manifest.forms(precision)
+        moved = {entry.part for tree in plan.manifest.trees if tree.trunk in forms for entry in tree.branches}
+        for name in whose:
+            if name in records or name in moved:
+                told = records[name].to_dict() if name in records else unknown
+                tried = {"float32_part": name, "tried": name in records}
+                rows.append({"precision": precision, "of": whose[name], **tried, **told})
+    return rows
 
 
 def describe_part(file: PartFile) -> dict[str, Any]:

@@ -9,8 +9,9 @@ import toys
 
 from graftsdk._native import cpu_features
 from graftsdk.cli.main import main
-from graftsdk.plan import Provenance
-from graftsdk.plan.edit import create_plan
+from graftsdk.plan import Provenance, open_plan
+from graftsdk.plan.edit import create_plan, store_lowered
+from graftsdk.plan.lowered import Lowered
 from graftsdk.plan.onnx_part import write_onnx_part
 
 
@@ -113,3 +114,15 @@ def test_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = capsys.readouterr().out
         assert "checkpoint" in out
         assert all(word in out for word in words)
+
+
+def test_a_label_that_was_not_tried(plan: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_plan(plan) as opened:
+        (tree,) = opened.manifest.trees
+    good = Lowered("", True, 5, 0.1, 0.01, 0, None, 0.001)
+    store_lowered(plan, "fp16", {tree.trunk: good, tree.branches[0].part: good})
+    assert main(["info", plan]) == 0
+    out = capsys.readouterr().out
+    rows = [each.split() for each in out.splitlines() if each.startswith("fp16")]
+    assert [row[1:3] for row in rows] == [["trunk", "yes"], ["gender", "yes"], ["hat", "not"]]
+    assert "not tried: its trunk is lowered and moves it" in out
