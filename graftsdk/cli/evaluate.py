@@ -60,8 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     bar = not args.quiet
     if args.trunk is not None:
-        if args.labels is not None:
-            raise InputError("--labels: expected a plan, found --trunk; name the branches that are to be judged")
+        _check_checkpoints(args)
         device = "cpu" if args.device == "auto" else args.device
         found = evaluate_branches(args.trunk, args.files, args.data, split=args.split, device=device, progress=bar)
     elif len(args.files) == 1:
@@ -92,6 +91,18 @@ def run(args: argparse.Namespace) -> int:
         if not args.json:
             print(f"written: {', '.join(one_line(str(path)) for path in written)}")
     return 0
+
+
+def _check_checkpoints(args: argparse.Namespace) -> None:
+    """Raises InputError: an option that says how a plan is served, where torch computes checkpoints."""
+    if args.labels is not None:
+        raise InputError("--labels: expected a plan, found --trunk; name the branches that are to be judged")
+    given = {"--layout": args.layout != "merged", "--precision": args.precision is not None}
+    given |= {"--threads": args.threads is not None, "--engines": args.engines is not None}
+    given["--trust-engines"] = args.trust_engines
+    for option, said in given.items():
+        if said:
+            raise InputError(f"{option}: expected a plan, found --trunk; checkpoints are computed by torch, in float32")
 
 
 def _finite(row: dict[str, object]) -> dict[str, object]:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -68,11 +69,13 @@ def evaluate_plan(
         root: folder of sub-datasets, see `graftsdk.training.labels`.
         labels: which; None takes those of the plan that have a sub-dataset there.
         split: "train", "val" or "test".
-        device, layout, precision, threads, engines, trust_engines: as for `Predictor`.
+        device, layout, precision, threads, engines, trust_engines: as for `Predictor`. Built engines are those of all
+            the plan's labels, unless some are named.
 
     Raises:
         InputError: no such label or split, or an image that cannot be used. PlanError, EngineError: as `Predictor`.
     """
+    chosen = _chosen(labels, root, plan)
     with Predictor(
         plan,
         device=device,
@@ -81,15 +84,15 @@ def evaluate_plan(
         threads=threads,
         engines=engines,
         trust_engines=trust_engines,
-        labels=_chosen(labels, root, plan),
+        labels=chosen if engines is None else labels,  # a merged engine for other labels is another engine
     ) as predictor:
         manifest = predictor.plan.manifest
         documents = {}
-        for label in predictor.labels:
+        for label in chosen:
             found = manifest.find(label)
             assert found is not None  # the predictor computes it
             documents[label] = found[1].document
-        return _evaluate(predictor.run, manifest.crop, documents, root, split, progress)
+        return _evaluate(partial(predictor.run, labels=chosen), manifest.crop, documents, root, split, progress)
 
 
 def evaluate_branches(

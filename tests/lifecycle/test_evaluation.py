@@ -14,8 +14,10 @@ from training.crops.drawn_labels import drawn_set
 from graftsdk.cli.main import main
 from graftsdk.errors import FingerprintMismatch, InputError
 from graftsdk.export import export_plan
+from graftsdk.lifecycle import evaluation
 from graftsdk.lifecycle.evaluation import evaluate_branches, evaluate_plan
 from graftsdk.models import Branch, Trunk
+from graftsdk.predictor import Predictor
 from graftsdk.preprocess import read_crop
 from graftsdk.training.labels import open_label
 
@@ -65,6 +67,32 @@ def test_every_score_is_that_of_its_own_picture(home: Path) -> None:
 def test_labels_without_a_sub_dataset_are_left_out(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home / "labels" / "bag", tmp_path / "bag")
     assert [one.label for one in evaluate_plan(home / "engine.plan", tmp_path).judged] == ["bag"]
+
+
+def test_built_engines_are_those_of_all_labels(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+
+    def predictor(plan: Path, **options: object) -> Predictor:
+        """Whatever runs them: the labels decide which engines they are."""
+        opened.append(options["labels"])
+        return Predictor(plan, labels=options["labels"])  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evaluation, "Predictor", predictor)
+    shutil.copytree(home / "labels" / "bag", tmp_path / "bag")
+    for labels in (None, ["bag"]):
+        found = evaluate_plan(home / "engine.plan", tmp_path, labels, engines=tmp_path / "built")
+        assert [one.label for one in found.judged] == ["bag"]
+    evaluate_plan(home / "engine.plan", tmp_path)
+    assert opened == [None, ["bag"], ["bag"]]
+
+
+@pytest.mark.parametrize(
+    "option", ["--layout=split", "--precision=int8", "--threads=1", "--engines=built", "--trust-engines"]
+)
+def test_options_of_a_plan_and_checkpoints(option: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(home / "hat.safetensors"), "--trunk", str(home / "trunk.safetensors")]
+    assert main(["evaluate", *files, "--data", str(home / "labels"), "--quiet", "--draws", "0", option]) == 2
+    assert f"{option.split('=')[0]}: expected a plan, found --trunk" in capsys.readouterr().err
 
 
 def test_what_cannot_be_judged(home: Path, tmp_path: Path) -> None:
