@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -125,6 +126,11 @@ def main() -> None:
         frames.send("error", type=type(error).__name__, text=str(error))
     except MemoryError:
         frames.send("error", type="EngineOutOfMemory", text="building: expected enough memory, found none left")
+    except Exception as error:  # a fault of ours, or an odd answer of the library: no crash, and it says what it is
+        logger.debug("%s", traceback.format_exc())
+        frames.send(
+            "error", type="EngineBuildError", text=f"building: found {type(error).__name__}: {error}; report it"
+        )
     os._exit(0)  # the library's own end may take seconds, or crash, after everything has been sent
 
 

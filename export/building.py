@@ -74,7 +74,8 @@ class Child:
         Raises:
             GraftError: what went wrong in the child. EngineBuildError, EngineOutOfMemory: it crashed or was killed.
         """
-        self._send(json.dumps(sys.path) + "\n" + self._job.to_json() + "\n")
+        places = [entry for entry in sys.path if isinstance(entry, str)]  # Python looks into no others
+        self._send(json.dumps(places) + "\n" + self._job.to_json() + "\n")
         while True:
             line = self._line()
             if line is None:

@@ -45,7 +45,8 @@ def check_targets(library: Library, asked: Sequence[str]) -> tuple[str, ...]:
             f"targets: expected a list of compute capabilities, found the text {asked!r}: write [{asked!r}]"
         )
     name = f"{library.name} {library.version}"
-    here, known = gpu_capabilities(), library.targets
+    known = library.targets
+    here = gpu_capabilities() if known else gpu_capabilities()[:1]  # without targets it builds for the first alone
     wanted = tuple(sorted(set(asked or here), key=capability_number))
     if not wanted:
         raise InputError(

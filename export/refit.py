@@ -105,7 +105,12 @@ def refit(library: Library, content: bytes, structure: Structure, wanted: Wanted
     if missing:
         raise EngineBuildError(f"{doing}: expected to be given all weights, found {missing[:4]} missing")
     check(refitter.refit_cuda_engine(), "putting in the weights")
-    host = engine.serialize()
+    flags = library.module.SerializationFlag
+    how = engine.create_serialization_config()
+    check(how is not None, "serialising")
+    check(how.set_flag(flags.INCLUDE_REFIT), "keeping it refittable")  # left out unless it is asked for
+    check(not how.get_flag(flags.EXCLUDE_WEIGHTS), "keeping its weights")
+    host = engine.serialize_with_config(how)
     check(host is not None, "serialising")
     return bytes(memoryview(host))
 

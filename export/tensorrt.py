@@ -79,7 +79,12 @@ def build_graph(
     library.forget_errors()
     begin("checking weights")
     held = checked_weights(weights, wanted)
-    builder = library.module.Builder(library.logger)
+    try:
+        builder = library.module.Builder(library.logger)
+    except TypeError as error:  # how the bindings tell that the library gave nothing
+        raise library.failure(
+            f"building {wanted.subject}", "the NVIDIA driver may be too old for it: update that, see graftsdk doctor"
+        ) from error
     flag = library.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED
     network = builder.create_network(1 << int(flag))
     if network is None:
@@ -88,6 +93,9 @@ def build_graph(
     _parse(library, network, content, held, wanted)
     config = builder.create_builder_config()
     config.clear_flag(library.module.BuilderFlag.TF32)  # on by default: 10 bits of the mantissa
+    if hasattr(library.module.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # tensorrt_rtx alone: a run that allocates can neither be captured nor live in memory that is given to it.
+        config.set_flag(library.module.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if wanted.refittable:
         config.set_flag(library.module.BuilderFlag.REFIT)
     _set_targets(library, config, wanted)

@@ -11,9 +11,10 @@ import logging
 import re
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableSequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import count
 from typing import Any
 
 from graftsdk.engines.driver import driver_problem, gpu_capabilities
@@ -34,7 +35,7 @@ _INSTALL = {
     "tensorrt": "pip install 'graftsdk[tensorrt]', which fetches from NVIDIA's own index",
     "tensorrt_rtx": "pip install 'graftsdk[tensorrt-rtx]'",
 }
-_KEPT = 32  # lines of the logger
+_KEPT = 64  # lines of the logger, of all threads
 _SHOWN = 4  # of them in a message
 # What every failed call says where there is no driver, behind the line that tells what failed.
 _NOISE = re.compile(r"catchCudaError|ScopedCudaStream|CUDA driver version is insufficient")
@@ -43,6 +44,9 @@ _OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemory|bad_alloc|cudaErrorMemor
 _log = logging.getLogger("graftsdk.tensorrt")
 _found: dict[str, Library] = {}
 _lock = threading.Lock()
+_order = count(1)  # of lines and of `forget_errors`, over all threads
+
+Lines = MutableSequence[tuple[int, int, str]]  # place in that order, thread that the logger was called in, line
 
 
 @dataclass(eq=False)
@@ -58,16 +62,23 @@ class Library:
     version: str
     module: Any
     logger: Any
-    _lines: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    _lines: Lines = field(default_factory=lambda: deque(maxlen=_KEPT))
     _runtime: Any = None
+    _since: threading.local = field(default_factory=threading.local)  # `order`: where this thread's errors begin
 
     def forget_errors(self) -> None:
-        """Before a call whose errors will be asked for."""
-        self._lines.clear()
+        """Before a call whose errors will be asked for in this thread; what other threads will ask for stays."""
+        self._since.order = next(_order)
 
     def last_errors(self) -> list[str]:
-        """What the library logged as errors since `forget_errors`, each once, without what a missing driver adds."""
-        lines = list(dict.fromkeys(self._lines))
+        """What the library logged as errors since `forget_errors`, each once, without what a missing driver adds.
+
+        In this thread; where that is nothing, in any: the library has threads of its own.
+        """
+        since, own = getattr(self._since, "order", 0), threading.get_ident()
+        found = [(thread, line) for order, thread, line in tuple(self._lines) if order > since]
+        lines = list(dict.fromkeys(line for thread, line in found if thread == own))
+        lines = lines or list(dict.fromkeys(line for _, line in found))
         return [line for line in lines if not _is_noise(line)] or lines
 
     def failure(self, doing: str, advice: str, kind: type[EngineError] = EngineBuildError) -> EngineError:
@@ -98,8 +109,13 @@ class Library:
         with _lock:
             if self._runtime is None:
                 self.forget_errors()
-                self._runtime = self.module.Runtime(self.logger)
-                self._runtime.engine_host_code_allowed = False
+                try:
+                    runtime = self.module.Runtime(self.logger)
+                except TypeError as error:  # how the bindings tell that the library gave nothing
+                    advice = "the NVIDIA driver may be too old for it: update that, see graftsdk doctor"
+                    raise self.failure("opening an engine", advice, EngineIncompatible) from error
+                runtime.engine_host_code_allowed = False
+                self._runtime = runtime  # not before: no other call may see one that runs an engine's host code
         self.forget_errors()
         self._check_validity(content)
         engine = self._runtime.deserialize_cuda_engine(content)
@@ -196,7 +212,7 @@ def _library(name: str) -> Library:
                 f"expected {name} {'.'.join(map(str, floor))} or later, found {version or 'none'}; "
                 f"{_INSTALL[name].replace('install', 'install -U')}"
             )
-        lines: deque[str] = deque(maxlen=_KEPT)
+        lines: Lines = deque(maxlen=_KEPT)
         _found[name] = Library(name, version, module, _make_logger(module, lines), lines)
         return _found[name]
 
@@ -209,7 +225,7 @@ def _is_noise(line: str) -> bool:
     return _NOISE.search(line) is not None and driver_problem() is not None
 
 
-def _make_logger(module: Any, lines: deque[str]) -> Any:
+def _make_logger(module: Any, lines: Lines) -> Any:
     """An ILogger that hands everything to logging and keeps the errors; it is called from threads of the library."""
     severity = module.ILogger.Severity
     levels: Mapping[Any, int] = {
@@ -230,7 +246,7 @@ def _make_logger(module: Any, lines: deque[str]) -> Any:
                 if _log.isEnabledFor(level):
                     _log.log(level, "%s", msg)
                 return
-            lines.append(" ".join(msg.split()))
+            lines.append((next(_order), threading.get_ident(), " ".join(msg.split())))
             _log.log(logging.DEBUG if _is_noise(msg) else level, "%s", msg)
 
     return Logger()

@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from graftsdk.engines.cuda.host import HostDevice
-from tests.engines.fake_tensorrt import _TYPES, Engine, FakeTensorRT, ILogger, engine_bytes
+from tests.engines.fake_tensorrt import _TYPES, Engine, FakeTensorRT, ILogger, Runtime, engine_bytes
 
 _NUMPY = {kind: np.dtype(dtype) for kind, dtype in _TYPES.values()}
 
@@ -27,6 +27,10 @@ class BuilderFlag(enum.Enum):
 
 class NetworkDefinitionCreationFlag(enum.IntEnum):
     STRONGLY_TYPED = 1
+
+
+class SerializationFlag(enum.Enum):
+    EXCLUDE_WEIGHTS, EXCLUDE_LEAN_RUNTIME, INCLUDE_REFIT = range(3)
 
 
 class IProgressMonitor:
@@ -44,23 +48,27 @@ class FakeBuilder(FakeTensorRT):
         builds: the outputs of each engine that was built. refits: of each that was refitted.
         loses_bias: kREFIT drops the bias of a Gemm. refuses: names of weights that end so are refused by a refit.
         misses: weights that it finds missing. half_way: it fails when half of the weights are in.
-        ignores: it says that it is done, and nothing was.
+        ignores: it says that it is done, and nothing was. leaves_out: engines are serialised without their weights.
     """
 
     def __init__(self) -> None:
         super().__init__(HostDevice(memory=1 << 28))
         self.builds: list[tuple[str, ...]] = []
         self.refits: list[tuple[str, ...]] = []
-        self.loses_bias = self.half_way = self.ignores = False
+        self.loses_bias = self.half_way = self.ignores = self.leaves_out = False
         self.refuses = "nothing"
         self.misses: list[str] = []
         self.BuilderFlag, self.NetworkDefinitionCreationFlag = BuilderFlag, NetworkDefinitionCreationFlag
+        self.SerializationFlag = SerializationFlag
         self.IProgressMonitor, self.IStreamWriter = IProgressMonitor, IStreamWriter
         self.nptype = _NUMPY.__getitem__
 
     def open_device(self) -> HostDevice:
         self.device = HostDevice(memory=1 << 28, compute_capability="8.9")
         return self.device
+
+    def Runtime(self, logger: ILogger) -> Runtime:
+        return _Runtime(self, logger)
 
     def Builder(self, logger: ILogger) -> Builder:
         return Builder(self)
@@ -73,6 +81,39 @@ class FakeBuilder(FakeTensorRT):
 
     def OnnxParserRefitter(self, refitter: Refitter, logger: ILogger) -> OnnxParserRefitter:
         return OnnxParserRefitter(refitter)
+
+
+class _Runtime(Runtime):
+    def deserialize_cuda_engine(self, content: bytes | memoryview) -> Engine | None:
+        engine = super().deserialize_cuda_engine(content)
+        if engine is not None:
+            engine.__class__ = BuiltEngine
+        return engine
+
+
+class BuiltEngine(Engine):
+    """What it is serialised as can be refitted only where that is asked for."""
+
+    def create_serialization_config(self) -> SerializationConfig:
+        return SerializationConfig({SerializationFlag.EXCLUDE_WEIGHTS} if self.fake.leaves_out else set())
+
+    def serialize_with_config(self, config: SerializationConfig) -> bytes:
+        return engine_bytes(
+            self._model, self.profiles, version=self._version, aux_streams=self.num_aux_streams,
+            scratch=self._scratch, refittable=self.refittable and config.get_flag(SerializationFlag.INCLUDE_REFIT),
+        )  # fmt: skip
+
+
+class SerializationConfig:
+    def __init__(self, flags: set[SerializationFlag]) -> None:
+        self._flags = flags
+
+    def set_flag(self, flag: SerializationFlag) -> bool:
+        self._flags.add(flag)
+        return True
+
+    def get_flag(self, flag: SerializationFlag) -> bool:
+        return flag in self._flags
 
 
 class Tensor:

@@ -207,6 +207,16 @@ def test_a_crash_is_an_error(
     assert not (tmp_path / "engine.engines").exists()
 
 
+def test_an_exception_in_the_building_process_is_told_as_it_is(
+    tmp_path: Path, stand_in: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toys.write(tmp_path / "engine.plan")
+    stand_in("raise ValueError('an odd answer')")
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path])  # which Python allows, and looks past
+    error = refused(tmp_path / "engine.plan")
+    assert type(error) is EngineBuildError and str(error) == "building: found ValueError: an odd answer; report it"
+
+
 def test_the_building_process_ends_with_its_parent(tmp_path: Path, stand_in: Callable[[str], None]) -> None:
     stand_in("import time; time.sleep(60)")
     job = Job("engine.plan", "", "tensorrt_rtx", "1.7", "float32", "merged", (), ("8.9",), (1,), ())

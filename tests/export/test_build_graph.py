@@ -106,6 +106,35 @@ def test_an_engine_of_everything(plan: Plan) -> None:
     assert phases[:2] == ["checking weights", "parsing"] and "Building engine" in phases
 
 
+def test_runs_can_be_captured(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that allocates by itself could not be."""
+    module, configs = LIBRARY.module, []
+    builder = module.Builder(LIBRARY.logger)
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(builder, name)
+
+        def create_builder_config(self) -> Any:
+            configs.append(builder.create_builder_config())
+            return configs[-1]
+
+    monkeypatch.setattr(module, "Builder", lambda logger: Watched())
+    build(plan)
+    (config,) = configs
+    assert config.get_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    assert not config.get_flag(module.BuilderFlag.TF32)
+
+
+def test_a_driver_that_is_too_old_for_the_builder(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(logger: Any) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(LIBRARY.module, "Builder", nothing)
+    error = refused(plan)
+    assert isinstance(error, EngineBuildError) and "the NVIDIA driver may be too old" in str(error)
+
+
 @pytest.mark.parametrize(("batches", "profile"), [((1, 8, 32), (1, 8, 32)), ((4,), (4, 4, 4)), ((32, 1), (1, 32, 32))])
 def test_profiles(batches: Sequence[int], profile: tuple[int, int, int]) -> None:
     found = profile_of(batches)

@@ -23,6 +23,7 @@ from graftsdk.engines.trust import Wanted, load_engines
 from graftsdk.errors import EngineBuildError, EngineIncompatible, GraftError, InputError
 from graftsdk.export import BuildReport, build_child, build_engine, parity
 from graftsdk.export.build_child import Job, load_graph
+from graftsdk.export.engine_list import check_refittable
 from graftsdk.export.structure import Structure, in_plan_order, part_names, structure_of
 from graftsdk.export.tensorrt import Wanted as Wish
 from graftsdk.export.tensorrt import build_graph
@@ -216,6 +217,7 @@ def test_a_label_that_was_trained_again_is_refitted(
     assert set(report.kept) == {each.name for each in report.engines} - {new.name}
     assert new.refittable is not None and new.refittable.refitted_from == old.sha256 != new.sha256
     assert new.refittable.structure == old.refittable.structure
+    assert tensorrt.find_library("tensorrt").deserialize((first.folder / new.file).read_bytes()).refittable
     assert [port.name for port in new.outputs] != [port.name for port in old.outputs]
     assert (first.folder / old.file).read_bytes() == engine  # who runs it goes on
     assert_serves_the_plan(path, fake, layout, tolerance)
@@ -238,6 +240,7 @@ DOUBTS: list[tuple[Callable[[FakeBuilder, Path], object], str]] = [
     (lambda fake, file: setattr(fake, "refuses", "own.weight"), "own.weight'"),
     (lambda fake, file: fake.misses.append("fc.companion"), "found ['fc.companion'] missing"),
     (lambda fake, file: setattr(fake, "half_way", True), "an illegal memory access"),
+    (lambda fake, file: setattr(fake, "leaves_out", True), "keeping its weights"),
     (
         lambda fake, file: setattr(fake, "ignores", True),
         "label 'child': expected the plan's golden scores within 0.001",
@@ -318,13 +321,38 @@ def refused(path: Path, **options: Any) -> GraftError:
 def test_refusals(path: Path, fake: FakeBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(refused(path, precision="int8"), InputError)
     monkeypatch.setattr("graftsdk.export.engine_list.gpu_capabilities", lambda: ("8.6", "8.9"))
-    error = refused(path, targets=["8.6", "8.9"])
-    assert isinstance(error, EngineIncompatible) and "expected this machine's GPU alone (8.6, 8.9)" in str(error)
+    with pytest.raises(EngineIncompatible, match=r"expected this machine's GPU alone \(8\.6, 8\.9\)"):
+        check_refittable(tensorrt.find_library("tensorrt"), ("8.6", "8.9"), "float32")
     monkeypatch.undo()
     pytest.importorskip("tensorrt_rtx")
     monkeypatch.setattr("graftsdk.export.engine_list.driver_problem", lambda: "no NVIDIA driver")
     error = refused(path, runtime="tensorrt_rtx", targets=["8.9"])
     assert isinstance(error, EngineIncompatible) and "on the device only, found: no NVIDIA driver" in str(error)
+
+
+def test_a_library_without_targets_builds_for_the_first_gpu(
+    path: Path, fake: FakeBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graftsdk.export.engine_list.gpu_capabilities", lambda: ("8.9", "12.0"))
+    assert {each.targets for each in build(path, refittable=False).engines} == {("8.9",)}
+    with pytest.raises(EngineIncompatible, match=r"its own machine only \(8\.9\), found 12\.0"):
+        build(path, targets=["12.0"])
+
+
+def test_a_runtime_that_is_none(fake: FakeBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the bindings tell of a driver that is too old; and none is kept that host code is not forbidden to."""
+    library = tensorrt.find_library("tensorrt")
+
+    def nothing(logger: Any) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(fake, "Runtime", nothing)
+    with pytest.raises(EngineIncompatible, match="the NVIDIA driver may be too old"):
+        library.deserialize(b"")
+    monkeypatch.setattr(fake, "Runtime", lambda logger: object())
+    for _ in range(2):
+        with pytest.raises(AttributeError, match="engine_host_code_allowed"):
+            library.deserialize(b"")
 
 
 def test_command_and_info(path: Path, fake: FakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -374,6 +402,8 @@ def test_the_stand_in_has_nothing_that_the_library_lacks() -> None:
         (fake_builder.Network, real.INetworkDefinition),
         (fake_builder.OptimizationProfile, real.IOptimizationProfile),
         (fake_builder.Refitter, real.Refitter),
+        (fake_builder.SerializationConfig, real.ISerializationConfig),
+        (fake_builder.BuiltEngine, real.ICudaEngine),
         (fake_builder.OnnxParser, real.OnnxParser),
         (fake_builder.OnnxParserRefitter, real.OnnxParserRefitter),
         (fake_builder._Loads, real.OnnxParserRefitter),
@@ -381,6 +411,6 @@ def test_the_stand_in_has_nothing_that_the_library_lacks() -> None:
     for ours, theirs in pairs:
         names = {name for name in vars(ours) if not name.startswith("_")}
         assert names and not names - set(dir(theirs)), theirs
-    for kind in ("BuilderFlag", "NetworkDefinitionCreationFlag"):
+    for kind in ("BuilderFlag", "NetworkDefinitionCreationFlag", "SerializationFlag"):
         assert {each.name for each in getattr(fake_builder, kind)} <= set(getattr(real, kind).__members__)
-    assert {"refittable", "serialize"} <= set(dir(real.ICudaEngine))
+    assert "refittable" in dir(real.ICudaEngine)
