@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -17,11 +18,14 @@ from graftsdk.errors import EngineBuildError, EngineIncompatible, InputError
 from graftsdk.graft import Joint
 from graftsdk.graft.group import FLOATS
 from graftsdk.plan import Manifest, Plan
+from graftsdk.text import listed
 
 if TYPE_CHECKING:
     from graftsdk.engines.cuda import Device
 
 __all__ = ["ENGINES", "Opener", "default_folder"]
+
+_log = logging.getLogger("graftsdk")
 
 ENGINES = ("auto", "onnxruntime", "tensorrt")
 BUILDS = ("never", "auto")
@@ -111,14 +115,25 @@ class Opener:
             tried = manifest.lowered.get(precision)
             found = "none that passed its label's tolerance (graftsdk info)" if tried else "none"
             raise EngineIncompatible(
-                f"precision: expected a plan with {precision} parts, found {found}; make them with: "
-                f"graftsdk quantize PLAN --samples FOLDER"
+                f"precision: expected a plan with parts that may be computed in {precision}, found {found}; try them "
+                f"with: graftsdk quantize PLAN --precision {precision} --samples FOLDER"
             )
         return forms
 
     def graphs(self, plan: Plan, joints: Mapping[str, Joint]) -> list[Graph]:
         """The graphs of these labels, as this engine runs them. Raises as `forms`; InputError: no such layout."""
         forms = self.forms(plan.manifest)
+        records = plan.manifest.lowered.get(self._precision, {})
+        if unseen := [
+            label
+            for label, joint in joints.items()
+            if self._precision == "int8" and joint.trunk in forms and joint.branch not in records
+        ]:
+            _log.warning(
+                "%s: nobody compared them with float32 since their trunk is computed in INT8; "
+                "graftsdk quantize PLAN --samples FOLDER does, and moves no other label",
+                listed(unseen),
+            )
         if self.engine == "tensorrt":
             return graphs_of(plan, built_groups(plan.manifest, joints, self._layout, forms))
         return graphs_of(plan, partition(joints, self._layout, forms))
@@ -182,9 +197,10 @@ class Opener:
         """Build by the command, in a process of its own: its crash and its memory are not ours."""
         if self._plan is None:
             raise EngineIncompatible("build='auto': expected a plan with a path to build from, found bytes or a file")
-        command = [sys.executable, "-m", "graftsdk.cli.main", *words[1:]]
+        # -P: a folder named graftsdk in the working directory is not the package.
+        command = [sys.executable, "-P", "-m", "graftsdk.cli.main", *words[1:]]
         # Our stdout is the caller's, who may be writing JSON to it.
-        done = subprocess.run(command, check=False, stdout=_stderr())
+        done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=_stderr())
         if done.returncode:
             raise EngineBuildError(
                 f"building engines: expected exit status 0, found {done.returncode}; its output above says why"

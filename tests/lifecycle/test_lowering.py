@@ -81,17 +81,23 @@ def test_same_bits_in_every_layout_and_batch(done: tuple[Path, LoweringReport]) 
         assert not same(merged, plain.run(CROPS))
 
 
-def test_a_new_label_moves_nobody(done: tuple[Path, LoweringReport], samples: Path, tmp_path: Path) -> None:
+def test_a_new_label_moves_nobody(
+    done: tuple[Path, LoweringReport], samples: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "grown.plan"
     shutil.copy(done[0], path)
     before = scores(path)
     add_branches(path, [toys.branch("bag", 1, seed=44, on=toys.trunk()[1])])
+    scores(path)
+    assert "'bag': nobody compared them with float32" in caplog.text
+    caplog.clear()
     other = draw(tmp_path / "others", 6, seed=9)
     report = lower_plan(path, "int8", other, tolerance=0.02)
     assert [row.label for row in report.labels] == ["bag"] and report.labels[0].lowered
     assert report.trunks[0].reused and report.trunks[0].lowered
     after = scores(path)
     assert set(after) == {*before, "bag"} and same(before, after)
+    assert "nobody compared" not in caplog.text
     with open_plan(path) as plan, open_plan(done[0]) as old:
         known = old.manifest.lowered["int8"]
         assert {name: plan.manifest.lowered["int8"][name] for name in known} == known

@@ -222,8 +222,8 @@ def test_what_is_missing_is_built_where_that_is_asked_for(
         assert len(gpu.run(toys.crops(1))) == 3
     with Predictor(path, engine="tensorrt", build="auto"):
         assert len(commands) == 2  # it is there
-    assert commands[0][1:5] == ["-m", "graftsdk.cli.main", "build", str(path)]
-    assert commands[0][5:9] == ["--for", CAPABILITY, "--runtime", "tensorrt"]
+    assert commands[0][1:6] == ["-P", "-m", "graftsdk.cli.main", "build", str(path)]  # -P: nothing of the folder
+    assert commands[0][6:10] == ["--for", CAPABILITY, "--runtime", "tensorrt"]
     assert "building engines, which may take minutes" in caplog.text
 
 
