@@ -63,6 +63,15 @@ class CoreDevice(Device):
         with self.active(), cuda_errors("free_memory"):
             return int(call(self._driver.cuMemGetInfo())[0])
 
+    def trim(self) -> None:
+        """See `Hooks.trim`: what is freed stays reserved by the pool, where other allocators may not find it."""
+        with self._outside_capture("trim"), cuda_errors("trim"):
+            self._reclaim()
+            self._pool.sync()  # what was freed there is the pool's
+            pool = getattr(self._native().memory_resource, "handle", None)
+            if pool is not None:  # a device without pools gives everything back at once
+                call(self._driver.cuMemPoolTrimTo(pool, 0))
+
     def index_of(self, ptr: int) -> int | None:
         """See `Device.index_of`."""
         ordinal = self._driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL

@@ -22,6 +22,9 @@ class Hooks(ABC):
     def free_memory(self) -> int:
         """Bytes that the device says are free; pools may hold more for us."""
 
+    def trim(self) -> None:  # noqa: B027 - most kinds keep nothing
+        """Give back memory that nobody uses but a pool keeps for us, so that other libraries find it."""
+
     def index_of(self, ptr: int) -> int | None:
         """The number of the device that the address belongs to; None where it is none's."""
         return self.index

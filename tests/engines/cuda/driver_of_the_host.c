@@ -37,6 +37,7 @@ static Block *blocks;
 static size_t used;
 static int live_contexts, capturing;
 static char context_object, pool_object, library_object;
+static uint64_t pool_keeps; /* bytes of the pool that are free: one, once something came back */
 static Kernel kernel_object;
 static Stream legacy = {0x57ea, 0, NULL, 0, 0};
 static __thread void *stack[64];
@@ -169,10 +170,11 @@ API cuMemGetInfo_v2(size_t *free_, size_t *total) { NEEDS_CONTEXT; *free_ = TOTA
 API cuDeviceGetDefaultMemPool(void **pool, int device) { (void)device; *pool = &pool_object; return SUCCESS; }
 API cuDeviceGetMemPool(void **pool, int device) { (void)device; *pool = &pool_object; return SUCCESS; }
 API cuMemPoolSetAttribute(void *pool, int attribute, void *value) { (void)pool; (void)attribute; (void)value; return SUCCESS; }
-API cuMemPoolGetAttribute(void *pool, int attribute, uint64_t *value) { (void)pool; *value = attribute < 4 ? 1 : 0; return SUCCESS; }
+API cuMemPoolGetAttribute(void *pool, int attribute, uint64_t *value) { (void)pool; *value = attribute < 4 ? 1 : attribute == 5 ? pool_keeps : 0; return SUCCESS; }
+API cuMemPoolTrimTo(void *pool, size_t least) { if (pool != &pool_object) return INVALID_VALUE; if (pool_keeps > least) pool_keeps = least; return SUCCESS; }
 API cuMemAllocFromPoolAsync(void **out, size_t n, void *pool, void *stream) { (void)pool; (void)stream; return take(out, n, 1); }
 API cuMemAllocAsync(void **out, size_t n, void *stream) { (void)stream; return take(out, n, 1); }
-API cuMemFreeAsync(void *start, void *stream) { (void)stream; return give(start, 1); }
+API cuMemFreeAsync(void *start, void *stream) { (void)stream; pool_keeps = 1; return give(start, 1); }
 API cuMemAlloc_v2(void **out, size_t n) { return take(out, n, 1); }
 API cuMemFree_v2(void *start) { return give(start, 1); }
 API cuMemAllocHost_v2(void **out, size_t n) { return take(out, n, 0); }

@@ -49,6 +49,13 @@ with open_device() as device:
         note()
 note()
 print(" ".join(seen))
+with open_device() as device:
+    kept = driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT
+    pool = driver.cuDeviceGetDefaultMemPool(0)[1]
+    device.alloc(64).close()
+    before = int(driver.cuMemPoolGetAttribute(pool, kept)[1])
+    device.trim()
+    print("pool keeps", before, int(driver.cuMemPoolGetAttribute(pool, kept)[1]))
 """
 DRIVERS: list[tuple[dict[str, str], int, tuple[str, ...]]] = [
     ({}, 0, ("<cuda-core device 0: driver of the host, compute capability 9.0>",)),
@@ -94,7 +101,8 @@ def test_drivers_and_devices_that_do_not_fit_are_one_clear_error_and_a_threads_o
     driver: Path,
 ) -> None:
     done = child(driver, "-c", OPEN, json.dumps([line[:2] for line in DRIVERS]))
-    *said, contexts = done.stdout.splitlines()
+    *said, contexts, trimmed = done.stdout.splitlines()
     for (environment, index, words), line in zip(DRIVERS, said, strict=True):
         assert all(word in line for word in words), (environment, index, line, done.stderr)
     assert contexts == "theirs theirs ours ours theirs theirs"
+    assert trimmed == "pool keeps 1 0"

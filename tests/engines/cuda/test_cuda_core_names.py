@@ -46,12 +46,14 @@ CALLS: list[tuple[str, str, tuple[Any, ...], dict[str, Any]]] = [
     ("cuda.bindings.driver", "cuCtxPopCurrent", (), {}),
     ("cuda.bindings.driver", "cuCtxSynchronize", (), {}),
     ("cuda.bindings.driver", "cuMemGetInfo", (), {}),
+    ("cuda.bindings.driver", "cuMemPoolTrimTo", (0, 0), {}),
     ("cuda.bindings.driver", "cuMemcpyAsync", (0, 0, 1, 0), {}),
     ("cuda.bindings.driver", "cuMemsetD8Async", (0, 0, 1, 0), {}),
     ("cuda.bindings.driver", "cuPointerGetAttribute", (0, 1), {}),
 ]
 PROPERTIES = [
-    ("cuda.core", "Device", ("name", "compute_capability")),
+    ("cuda.core", "Device", ("name", "compute_capability", "memory_resource")),
+    ("cuda.core", "DeviceMemoryResource", ("handle",)),
     ("cuda.core", "Buffer", ("handle",)),
     ("cuda.core", "Stream", ("handle",)),
     ("cuda.core", "Event", ("is_done", "__sub__")),
