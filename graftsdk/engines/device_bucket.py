@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -26,7 +27,7 @@ from graftsdk.errors import EngineError, EngineOutOfMemory
 
 __all__ = ["Bucket", "Region"]
 
-ALIGNMENT = 256  # bytes; what TensorRT asks of addresses
+ALIGNMENT = 512  # bytes; CUDA's texture alignment, which TensorRT asks of its scratch memory
 _MOST_GRAPHS = 32  # captured ones of a bucket: one for each set of outputs that callers ask for
 
 _log = logging.getLogger("graftsdk")
@@ -94,7 +95,7 @@ class Bucket:
         self._contexts = [graph.context(size, stream.handle) for graph in graphs]
         self.regions, self._mirrored = _regions(graphs, self._contexts, wiring, size)
         scratch = max(max(context.scratch for context in self._contexts), ALIGNMENT)
-        self._memory: DeviceBuffer = device.alloc(self._mirrored + scratch)
+        self._memory: DeviceBuffer = device.alloc(self._mirrored + scratch + ALIGNMENT)  # a device may align to less
         try:
             self._pinned: HostBuffer = device.alloc_pinned(self._mirrored)
         except BaseException:
@@ -106,7 +107,7 @@ class Bucket:
         for graph, wires, context in zip(graphs, wiring.graphs, self._contexts, strict=True):
             values = {**wires.inputs, **{name: name for name in wires.outputs}}
             addresses = {port: base + self.regions[value].start for port, value in values.items()}
-            context.bind(addresses, (base + self._mirrored, scratch), aux[: graph.aux_streams])
+            context.bind(addresses, (_aligned(base + self._mirrored), scratch), aux[: graph.aux_streams])
         self._capture = capture and device.can_capture and all(context.capturable for context in self._contexts)
         # What to run and to copy -> the captured graph; None where it was run once, as capturing requires.
         self._graphs: OrderedDict[tuple[tuple[int, ...], tuple[int, int]], CudaGraph | None] = OrderedDict()
@@ -160,15 +161,17 @@ class Bucket:
         return {name: self.staging(name, rows).copy() for name in names}
 
     def close(self) -> None:
-        """Give everything back; no work of the lane is in flight."""
+        """Give everything back, each although another cannot be; no work of the lane is in flight."""
         for graph in self._graphs.values():
             if graph is not None:
-                graph.close()
+                with suppress(EngineError):
+                    graph.close()
         self._graphs.clear()
         self._contexts.clear()
         self._views.clear()
-        self._memory.close()
-        self._pinned.close()
+        for memory in (self._memory, self._pinned):
+            with suppress(EngineError):
+                memory.close()
 
     def _enqueue(self, needed: Sequence[int], span: tuple[int, int]) -> None:
         for index in needed:
@@ -215,5 +218,10 @@ def _regions(
     stop = 0
     for name, (port, shape) in {**fed, **{name: given[name] for name in by_size}}.items():
         found[name] = Region(stop, shape, port.dtype, bool(port.shape) and port.shape[0] is None)
-        stop = -(-found[name].stop // ALIGNMENT) * ALIGNMENT
+        stop = _aligned(found[name].stop)
     return found, stop
+
+
+def _aligned(address: int) -> int:
+    """The first aligned one that is not below."""
+    return -(-address // ALIGNMENT) * ALIGNMENT

@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from graftsdk.engines.cuda import Device, Event, Stream
+from graftsdk.engines.cuda.resources import Resource
 from graftsdk.engines.device_bucket import Bucket
 from graftsdk.engines.tensorrt_graph import DeviceGraph
 from graftsdk.engines.wiring import Wiring
@@ -42,6 +43,7 @@ class Lane:
 
     Attributes:
         stream: on which everything runs. aux: handles of the streams beside it. ready: an event for other streams.
+        spared: the last `bucket` found the device out of memory, and the one to use instead is there.
     """
 
     def __init__(self, device: Device, graphs: Sequence[DeviceGraph], wiring: Wiring, options: Options) -> None:
@@ -52,31 +54,45 @@ class Lane:
         self._aux = [device.stream() for _ in range(count)]
         self.aux = [stream.handle for stream in self._aux]
         self._buckets: dict[int, Bucket] = {}
+        self.spared = False
 
-    def bucket(self, size: int) -> Bucket:
+    def bucket(self, size: int, instead: int | None = None) -> Bucket:
         """The bucket of `size`, made at its first use.
+
+        Args:
+            size: the batch.
+            instead: the size that the work will be done at where there is no memory for it.
 
         Raises:
             EngineOutOfMemory: the device has not enough memory for it.
         """
+        self.spared = False
         if size not in self._buckets:
-            self._buckets[size] = Bucket(
-                self._device, self._graphs, self._wiring, size, self.stream, self.aux, capture=self._options.capture
-            )
+            try:
+                self._buckets[size] = Bucket(
+                    self._device, self._graphs, self._wiring, size, self.stream, self.aux, capture=self._options.capture
+                )
+            except EngineOutOfMemory:
+                self.stream.sync()  # what contexts that go now have put on it is done
+                self.spared = instead in self._buckets  # else what this lane holds may be the memory that is missing
+                raise
         return self._buckets[size]
 
     def close(self) -> None:
-        """Give everything back."""
-        try:
-            self.stream.sync()
-            for bucket in self._buckets.values():
-                bucket.close()
-        except EngineError as error:  # its work failed, which somebody was told already
-            _log.debug("a lane is dropped: %s", error)
-        self._buckets.clear()
-        for stream in (self.stream, *self._aux):
-            stream.close()
-        self.ready.close()
+        """Give everything back, each although another cannot be, the device's context current if it is still open."""
+        with ExitStack() as stack:
+            with suppress(EngineError):
+                stack.enter_context(self._device.active())
+            try:
+                self.stream.sync()
+            except EngineError as error:  # its work failed, which somebody was told already
+                _log.debug("a lane is dropped: %s", error)
+            parts: list[Bucket | Resource] = [*self._buckets.values(), self.stream, *self._aux, self.ready]
+            for part in parts:
+                with suppress(EngineError):
+                    part.close()
+            self._buckets.clear()
+            self._graphs = ()  # the engines with their weights, where nobody else has them
 
 
 class LanePool:
@@ -94,7 +110,7 @@ class LanePool:
         """A lane for this thread alone, the one that was used last where there is one.
 
         After an error it is not used again: what its stream did is unknown. Where the device is out of memory, all
-        lanes that nobody uses are given back.
+        lanes that nobody uses are given back; this one stays if only a bucket could not be made (`Lane.spared`).
         """
         lane = self._take()
         sound = False
@@ -102,6 +118,7 @@ class LanePool:
             yield lane
             sound = True
         except EngineOutOfMemory:
+            sound = lane.spared
             self.trim()
             raise
         finally:
@@ -113,13 +130,16 @@ class LanePool:
             idle, self._idle = self._idle, []
         for lane in idle:
             lane.close()
+        with suppress(EngineError):  # a closed device
+            self._device.trim()
 
     def close(self) -> None:
-        """Give back every lane: the idle ones now, others when their runs end."""
+        """Give back every lane and the engines: idle ones now, those that run when their runs end."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self.trim()
+        self._graphs = ()
 
     def _take(self) -> Lane:
         with self._changed:
@@ -129,8 +149,9 @@ class LanePool:
             self._lent += 1
             if self._idle:
                 return self._idle.pop()
+            graphs = self._graphs  # `close` drops them
         try:
-            return Lane(self._device, self._graphs, self._wiring, self._options)
+            return Lane(self._device, graphs, self._wiring, self._options)
         except BaseException:
             self._returned(None)
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from graftsdk.engines.lanes import LanePool, Options
 from graftsdk.engines.lease import Lease
 from graftsdk.engines.tensorrt import Library
 from graftsdk.engines.tensorrt_graph import DeviceGraph
-from graftsdk.errors import EngineOutOfMemory, InputError
+from graftsdk.errors import EngineError, EngineOutOfMemory, InputError
 
 __all__ = ["TensorRTEngine"]
 
@@ -108,14 +108,17 @@ class TensorRTEngine(Engine):
         count = whole_number("lease: rows", rows, 1, self.buckets[-1])
         size = smallest_bucket(count, self.buckets)
         with in_flight(), self._device.active(), self._lanes.lane() as lane:
-            yield Lease(lane, lane.bucket(size), count, self._device, self._wiring, self._asked)
+            yield Lease(lane, lane.bucket(size, self._smaller(size)), count, self._device, self._wiring, self._asked)
 
     def close(self) -> None:
         """Let go of engines and device memory. Runs in flight finish; later ones raise EngineClosed."""
         super().close()
         if not self._forked:  # else they are the parent's, and destroying them here may crash
-            self._lanes.close()
-            self._intake.close()
+            with ExitStack() as stack:
+                with suppress(EngineError):  # a device that was closed before
+                    stack.enter_context(self._device.active())
+                self._lanes.close()
+                self._intake.close()
 
     def _open(self) -> tuple[tuple[OpenGraph, ...], bool]:
         with in_flight(), self._device.active():
@@ -151,7 +154,7 @@ class TensorRTEngine(Engine):
             return self._run_bucket(values, size, needed, asked)
         except EngineOutOfMemory as error:
             problem = str(error)  # and not the error itself, whose frames keep alive what has to go
-        size = max((bucket for bucket in self.buckets if bucket < size), default=size)  # idle lanes gave theirs back
+        size = self._smaller(size)  # idle lanes gave theirs back
         _log.warning("a batch of %d is run in parts of %d: %s", rows, size, problem)
         gather = Gather(asked, [runners[index] for index in needed], rows)
         for start in range(0, rows, size):
@@ -160,11 +163,15 @@ class TensorRTEngine(Engine):
             gather.add(self._run_bucket(part, size, needed, asked), start, count)
         return gather.results
 
+    def _smaller(self, size: int) -> int:
+        """The next smaller bucket; of the smallest itself."""
+        return max((bucket for bucket in self.buckets if bucket < size), default=size)
+
     def _run_bucket(
         self, values: Mapping[str, Any], size: int, needed: Sequence[int], asked: Sequence[str]
     ) -> dict[str, np.ndarray]:
         with in_flight(), self._device.active(), self._lanes.lane() as lane:
-            bucket = lane.bucket(size)
+            bucket = lane.bucket(size, self._smaller(size))
             rows = 0
             for name, value in values.items():
                 rows = len(value)

@@ -58,6 +58,7 @@ class DeviceGraph:
         self.profiles = self._profiles()
         self.aux_streams = int(engine.num_aux_streams)
         self.most_scratch = int(engine.device_memory_size_v2)
+        self._cache: Any = None
         self._config = self._runtime_config()
 
     def context(self, size: int, stream: int) -> RunContext:
@@ -122,12 +123,17 @@ class DeviceGraph:
         trt = self._library.module
         if not hasattr(trt, "CudaGraphStrategy"):
             return None
+        self._library.forget_errors()
         config = self._engine.create_runtime_config()
+        if config is None:
+            raise self._library.failure("making a runtime configuration", _REBUILD, EngineError)
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
         kinds = trt.DynamicShapesKernelSpecializationStrategy
         config.dynamic_shapes_kernel_specialization_strategy = kinds.EAGER
-        config.set_runtime_cache(config.create_runtime_cache())
+        self._cache = config.create_runtime_cache()  # kept as long as contexts are made from it
+        if self._cache is None or not config.set_runtime_cache(self._cache):
+            raise self._library.failure("sharing compiled kernels", _REBUILD, EngineError)
         return config
 
 

@@ -30,6 +30,7 @@ from graftsdk.errors import EngineError
 MAGIC = b"fakE"
 HEADER = 64
 ALIGNMENT = 256
+SCRATCH_ALIGNMENT = 512  # CUDA's texture alignment
 Shape = tuple[int, ...]
 _tokens = itertools.count(1)
 
@@ -101,6 +102,7 @@ class FakeTensorRT:
         refuses_capture: nothing can be captured.
         free_sides: sides of outputs depend on the data.
         unsure: a context cannot say how much scratch memory its shapes need.
+        refuses: names of calls that fail, of those that a runtime configuration is made with.
         aux_given: how many streams each new context was given.
         configs: those that were made, one an engine.
     """
@@ -120,6 +122,7 @@ class FakeTensorRT:
         self.contexts_left: int | None = None
         self.breaks = 0
         self.refuses_capture = self.free_sides = self.unsure = False
+        self.refuses: set[str] = set()
         self.aux_given: list[int] = []
         self.configs: list[RuntimeConfig] = []
         self.executed = 0  # calls of execute_async_v3 that were accepted
@@ -233,15 +236,19 @@ class Engine:
             scratch=self._scratch, refittable=self.refittable,
         )  # fmt: skip
 
-    def create_runtime_config(self) -> RuntimeConfig:
+    def create_runtime_config(self) -> RuntimeConfig | None:
         if not self.fake.rtx:
             raise AttributeError("create_runtime_config")
-        self.fake.configs.append(RuntimeConfig())
+        if "create_runtime_config" in self.fake.refuses:
+            return self.runtime.fail("Error Code 4: API Usage Error (no runtime configuration)")
+        self.fake.configs.append(RuntimeConfig(self.runtime))
         return self.fake.configs[-1]
 
     def create_execution_context(self, how: Any = ExecutionContextAllocationStrategy.STATIC) -> Context | None:
         strategy = how.strategy if isinstance(how, RuntimeConfig) else how
         fake = self.fake
+        if isinstance(how, RuntimeConfig) and how.cache is not None and how.cache() is None:
+            fake.wrong.append("the runtime cache was destroyed before contexts were made from it")
         with fake.lock:
             if fake.contexts_left is not None:
                 if fake.contexts_left <= 0:
@@ -279,20 +286,29 @@ class Engine:
         return np.frombuffer((ctypes.c_uint8 * count).from_address(address), dtype).reshape(shape)
 
 
+class RuntimeCache:
+    """What contexts share; who made it has to keep it."""
+
+
 class RuntimeConfig:
-    cache: object = None
+    cache: weakref.ref[RuntimeCache] | None = None
     strategy = ExecutionContextAllocationStrategy.STATIC
     cuda_graph_strategy = CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
     dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
 
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
     def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
         self.strategy = strategy
 
-    def create_runtime_cache(self) -> object:
-        return object()
+    def create_runtime_cache(self) -> RuntimeCache | None:
+        return None if "create_runtime_cache" in self._runtime.fake.refuses else RuntimeCache()
 
-    def set_runtime_cache(self, cache: object = None) -> bool:
-        self.cache = cache
+    def set_runtime_cache(self, cache: RuntimeCache | None = None) -> bool:
+        if "set_runtime_cache" in self._runtime.fake.refuses:
+            return bool(self._runtime.fail("Error Code 4: API Usage Error (no cache is set)"))
+        self.cache = None if cache is None else weakref.ref(cache)
         return True
 
 
@@ -333,7 +349,7 @@ class Context:
         return True
 
     def set_device_memory(self, memory: int, size: int) -> None:
-        if self.strategy is not ExecutionContextAllocationStrategy.USER_MANAGED or memory % ALIGNMENT:
+        if self.strategy is not ExecutionContextAllocationStrategy.USER_MANAGED or memory % SCRATCH_ALIGNMENT:
             self.fake.wrong.append("set_device_memory: not aligned, or the context has memory of its own")
         if size < self._scratch():
             self.fake.wrong.append(f"set_device_memory: {size} bytes are too few")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -148,7 +149,7 @@ def test_taps_do_not_leave_the_device_and_scores_come_in_one_copy(machine: Machi
         for captured in (False, True):
             copies.clear()
             engine.run({"crops": crops(4)}, NAMES)
-            assert copies == [("h2d", 4 * 3 * 12 * 12 * 4), ("d2h", 256 + 4 * 2 * 4)], captured
+            assert copies == [("h2d", 4 * 3 * 12 * 12 * 4), ("d2h", 512 + 4 * 2 * 4)], captured
         copies.clear()
         engine.run({"crops": crops(4)}, NAMES)
         assert [kind for kind, _ in copies] == ["h2d"]  # the other one is in the captured graph
@@ -212,6 +213,14 @@ def test_rtx_compiles_for_a_shape_at_once_and_leaves_graphs_to_us() -> None:
         assert (kind, config.cuda_graph_strategy.name) == ("EAGER", "DISABLED") and config.cache is not None
 
 
+@pytest.mark.parametrize("call", ["create_runtime_config", "create_runtime_cache", "set_runtime_cache"])
+def test_a_runtime_configuration_that_is_refused(call: str) -> None:
+    machine = Machine(rtx=True)
+    machine.fake.refuses.add(call)
+    with pytest.raises(EngineError, match="build the engine again"):
+        machine.merged()
+
+
 def test_what_nobody_asked_for_stays_where_it_is(machine: Machine) -> None:
     """A large output between small ones, as a segmenter's prototypes are."""
     nodes = [
@@ -228,7 +237,7 @@ def test_what_nobody_asked_for_stays_where_it_is(machine: Machine) -> None:
         copies = machine.copies()
         values = lease.run(fetch=["two", "one"])
         np.testing.assert_array_equal(values["two"], -x)
-        assert copies == [("d2h", 256 + 4 * 4 * 4)]
+        assert copies == [("d2h", 512 + 4 * 4 * 4)]
 
 
 def test_a_context_that_does_not_know_its_scratch_memory_gets_the_most(machine: Machine) -> None:
@@ -237,6 +246,17 @@ def test_a_context_that_does_not_know_its_scratch_memory_gets_the_most(machine: 
         np.testing.assert_allclose(
             engine.run({"crops": crops(4)}, NAMES)["a/scores"], expected(4)[0], rtol=1e-5, atol=1e-6
         )
+
+
+def test_values_and_scratch_memory_are_aligned(machine: Machine) -> None:
+    fillers = []
+    with machine.split() as engine:
+        for size in engine.buckets:
+            fillers.append(machine.device.alloc(256))  # so that memory starts elsewhere
+            with engine._lanes.lane() as lane:
+                bucket = lane.bucket(size)
+            assert not [region for region in bucket.regions.values() if region.start % 512]
+            assert not [context for context in bucket._contexts if context._native.memory[0] % 512]
 
 
 def test_streams_beside_the_main_one(machine: Machine) -> None:
@@ -339,6 +359,33 @@ def test_a_device_that_is_too_small() -> None:
     assert machine.fake.open_contexts == 0
 
 
+def test_a_lane_whose_next_bucket_finds_no_memory_stays(machine: Machine) -> None:
+    with machine.merged() as engine:
+        engine.run({"crops": crops(2)})
+        machine.fake.contexts_left = 0
+        for _ in range(2):  # the bucket of 2 is still there
+            np.testing.assert_allclose(
+                engine.run({"crops": crops(4)})["a/scores"], expected(4)[0], rtol=1e-5, atol=1e-6
+            )
+
+
+def test_a_larger_bucket_makes_room_for_a_smaller_one(machine: Machine) -> None:
+    with machine.merged() as engine:
+        engine.run({"crops": crops(4)})
+        filler = machine.device.alloc(machine.device.free_memory() - 256)
+        assert engine.run({"crops": crops(1)})["a/scores"].shape == (1, 2)
+        filler.close()
+
+
+def test_the_pool_of_the_device_is_trimmed_when_lanes_are(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = []
+    monkeypatch.setattr(machine.device, "trim", lambda: live.append(machine.device.live_buffers))
+    with machine.merged() as engine:
+        engine.run({"crops": crops(1)})
+        engine._lanes.trim()
+        assert live == [0]  # after the lanes' memory has come back
+
+
 def test_no_context_can_be_made(machine: Machine) -> None:
     with machine.split() as engine:
         machine.fake.contexts_left = 2
@@ -360,6 +407,42 @@ def test_close_gives_everything_back(machine: Machine) -> None:
     assert machine.device.live_buffers == 0 and machine.fake.open_contexts == 0
     with pytest.raises(EngineClosed, match="open another"):
         engine.run({"crops": crops(1)})
+
+
+@pytest.mark.parametrize("first", ["engine", "device"])
+def test_close_lets_go_of_the_engines_while_the_device_is_current(
+    first: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current: list[bool] = []
+    depth = [0]
+    monkeypatch.setattr(machine.device, "_push", lambda: depth.append(1))
+    monkeypatch.setattr(machine.device, "_pop", depth.pop)
+    engine = machine.split()
+    engine.run({"crops": crops(1)})
+    engines = [weakref.ref(each, lambda _: current.append(len(depth) > 1)) for each in engine._lanes._graphs]
+    if first == "device":
+        machine.device.close()
+    engine.close()
+    assert [each() for each in engines] == [None] * 3
+    assert current == [first == "engine"] * 3  # a closed device cannot be made current
+
+
+def test_a_lane_gives_everything_back_although_parts_of_it_fail(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise EngineError("CUDA: an illegal memory access was encountered")
+
+    with machine.merged(aux_streams_built=1) as engine:
+        with engine._lanes.lane() as lane:
+            buckets = [lane.bucket(1), lane.bucket(2)]
+        for part in (lane.stream, buckets[0]._memory):
+            monkeypatch.setattr(part, "close", broken)
+        monkeypatch.setattr(lane.stream, "sync", broken)
+        engine._lanes.trim()
+    for part in (buckets[0]._pinned, buckets[1]._memory, buckets[1]._pinned, *lane._aux, lane.ready):
+        with pytest.raises(EngineClosed):
+            part.check_open()
 
 
 def test_close_with_runs_in_flight(machine: Machine) -> None:
@@ -425,6 +508,27 @@ def test_an_engine_of_another_version(machine: Machine) -> None:
     content = engine_bytes(trunk_model(), PROFILES, version="11.3.0")
     with pytest.raises(EngineIncompatible, match=r"version tag 11.3.0 does not match.*build it again"):
         TensorRTEngine([graph(trunk_model())], [content], library=machine.library, device=machine.device)
+
+
+def test_errors_of_one_thread_are_not_anothers(machine: Machine) -> None:
+    library, severity = machine.library, machine.fake.ILogger.Severity
+    library.forget_errors()
+    library.logger.log(severity.ERROR, "mine")
+
+    def other(told: str) -> list[str]:
+        library.forget_errors()
+        before = library.last_errors()
+        library.logger.log(severity.ERROR, told)
+        return [*before, str(library.failure("running", "try again", EngineError))]
+
+    with ThreadPoolExecutor(1) as pool:
+        before_and_after = pool.submit(other, "out of memory").result()
+    assert len(before_and_after) == 1 and "found: out of memory" in before_and_after[0]
+    assert library.last_errors() == ["mine"]
+    library.forget_errors()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(library.logger.log, severity.ERROR, "from a thread of the library").result()
+    assert library.last_errors() == ["from a thread of the library"]
 
 
 def test_without_a_driver(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
