@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import logging
 import os
@@ -27,9 +25,10 @@ from graftsdk.engines.record import (
 from graftsdk.engines.refittable import Refittable
 from graftsdk.engines.tensorrt import find_library
 from graftsdk.engines.trust import remember_built
-from graftsdk.errors import EngineBuildError, InputError, PlanError, PlanPathError
+from graftsdk.errors import EngineBuildError, GraftError, InputError, PlanError
 from graftsdk.export.build_child import Item, Job
 from graftsdk.export.building import Child
+from graftsdk.export.engine_folder import engine_folder
 from graftsdk.export.engine_list import (
     check_batches,
     check_refittable,
@@ -42,7 +41,7 @@ from graftsdk.export.stored import refit_sources, stored_engine
 from graftsdk.files import atomic_write
 from graftsdk.graft import joints_of
 from graftsdk.plan import Manifest, Plan, open_plan
-from graftsdk.text import counted, reason
+from graftsdk.text import counted
 
 __all__ = ["BuildReport", "build_engine"]
 
@@ -145,12 +144,11 @@ def build_engine(
             batches=sizes,
             items=(),
             level=logging.getLogger("graftsdk.tensorrt").getEffectiveLevel(),
-            layers=driver_problem() is None,
             refittable=refittable,
         )
         records = wanted_engines(opened.manifest, job, segmenter=segmenter)
         folder = Path(output) if output is not None else default_folder(opened.path)
-        stack.enter_context(_folder(folder))
+        stack.enter_context(engine_folder(folder))
         there = {each.name: stored_engine(each, folder, refittable=is_refittable(each, job)) for each in records}
         done = {name: found for name, found in there.items() if found is not None}
         missing = [record for record in records if record.name not in done]
@@ -158,6 +156,8 @@ def build_engine(
             job = replace(job, items=tuple(_item(record, opened.manifest, job, folder) for record in missing))
             for record in _build(job, missing, folder, progress):
                 done[record.name] = record
+            if driver_problem() is None:
+                done.update(_with_layers(replace(job, items=()), [done[record.name] for record in missing], folder))
     kept = tuple(record.name for record in records if record not in missing)
     return BuildReport(folder, tuple(done[record.name] for record in records), kept, time.monotonic() - started)
 
@@ -202,6 +202,27 @@ def _build(job: Job, records: Sequence[EngineRecord], folder: Path, progress: bo
             pass
 
 
+def _with_layers(job: Job, records: Sequence[EngineRecord], folder: Path) -> dict[str, EngineRecord]:
+    """The records of engines that lie in the folder, with their layers; without them where they cannot be had.
+
+    By a process of its own, once all is built: what fails here, or crashes, takes no engine with it, and no build
+    holds an engine in memory for it.
+    """
+    found = {record.name: record for record in records}
+    paths = tuple(str((folder / f"{record.name}{RECORD}").absolute()) for record in records)
+    try:
+        with Child(replace(job, inspected=paths)) as child:
+            child.what = "the layers of the engines"
+            answers = (frame["layers"] for frame in child.frames() if frame["kind"] == "layers")
+            for record, layers in zip(records, answers, strict=False):
+                if layers is not None:
+                    found[record.name] = replace(record, layers=tuple(layers))
+                    write_record(found[record.name], folder)
+    except (GraftError, OSError) as error:
+        _log.warning("the engines are built, their layers are not known: %s", error)
+    return found
+
+
 def _receive(
     child: Child, frames: Iterator[dict[str, Any]], record: EngineRecord, folder: Path, show: Callable[[str], None]
 ) -> EngineRecord:
@@ -238,45 +259,8 @@ def _receive(
         seconds=round(frame["seconds"], 3),
         peak_bytes=frame["peak"],
         when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        layers=None if frame["layers"] is None else tuple(frame["layers"]),
         refittable=None if frame["refittable"] is None else Refittable.from_dict(frame["refittable"], record.name),
     )
-
-
-@contextlib.contextmanager
-def _folder(folder: Path) -> Iterator[None]:
-    """The folder, there and locked: who builds into it second waits, and finds the engines of the first.
-
-    The lock is on the folder itself and ends with the process. A folder that was made for nothing goes again.
-    """
-    made = False
-    try:
-        if not folder.is_dir():
-            folder.mkdir(mode=0o755, parents=True, exist_ok=True)  # what others can write to is not run
-            made = True
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise PlanPathError(
-            f"{folder}: expected a folder for the engines that can be written, found: {reason(error)}; name one with -o"
-        ) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.info("%s: another process builds here; waiting for it", folder)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks: both build, and each file is whole all the same
-            _log.debug("%s: no locks here", folder)
-        yield
-    except BaseException:
-        if made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # only where it is empty
-        raise
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

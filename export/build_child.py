@@ -21,7 +21,7 @@ from typing import Any
 
 from graftsdk.engines.layout import built_groups, segmenter_graph
 from graftsdk.engines.onnxruntime import give_back_memory
-from graftsdk.engines.record import port_dict
+from graftsdk.engines.record import port_dict, read_engine_file, read_record
 from graftsdk.engines.refittable import Refittable
 from graftsdk.engines.tensorrt import Library, find_library
 from graftsdk.errors import GraftError, PlanCorrupt
@@ -52,8 +52,8 @@ class Item:
 class Job:
     """What to build: of which plan (path and digest), with which library, as the arguments of `build_engine`.
 
-    `level` is the least of the log lines that are sent. `layers`: ask the engine inspector afterwards. `refittable`:
-    of the engines that give scores, see `Item`.
+    `level` is the least of the log lines that are sent. `refittable`: of the engines that give scores, see `Item`.
+    `inspected`: paths of records, of engines whose layers are asked for.
     """
 
     plan: str
@@ -67,8 +67,8 @@ class Job:
     batches: tuple[int, ...]
     items: tuple[Item, ...]
     level: int = logging.WARNING
-    layers: bool = False
     refittable: bool = False
+    inspected: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """One line."""
@@ -79,7 +79,7 @@ class Job:
         """What `to_json` gave."""
         value: dict[str, Any] = json.loads(text)
         value["items"] = tuple(Item(**item | {"sources": tuple(item["sources"])}) for item in value["items"])
-        return cls(**value | {name: tuple(value[name]) for name in ("labels", "targets", "batches")})
+        return cls(**value | {name: tuple(value[name]) for name in ("labels", "targets", "batches", "inspected")})
 
 
 class _Frames:
@@ -126,11 +126,10 @@ def main() -> None:
         frames.send("error", type=type(error).__name__, text=str(error))
     except MemoryError:
         frames.send("error", type="EngineOutOfMemory", text="building: expected enough memory, found none left")
-    except Exception as error:  # a fault of ours, or an odd answer of the library: no crash, and it says what it is
+    except Exception as error:  # noqa: BLE001  a fault of ours, or an odd answer of the library, which is no crash
         logger.debug("%s", traceback.format_exc())
-        frames.send(
-            "error", type="EngineBuildError", text=f"building: found {type(error).__name__}: {error}; report it"
-        )
+        what = f"{type(error).__name__}: {error}"
+        frames.send("error", type="EngineBuildError", text=f"building: found {what}; report it with this message")
     os._exit(0)  # the library's own end may take seconds, or crash, after everything has been sent
 
 
@@ -143,6 +142,11 @@ def _build(job: Job, frames: _Frames) -> None:
     library = find_library(job.runtime)
     if library.version != job.version:
         raise PlanCorrupt(f"expected {job.runtime} {job.version}, found {library.version}: it was changed meanwhile")
+    for path in job.inspected:
+        record = read_record(path)
+        frames.send("layers", layers=read_layers(library, read_engine_file(record, Path(path).with_name(record.file))))
+    if not job.items:
+        return
     with open_plan(job.plan) as plan:
         if plan.digest != job.digest:
             raise PlanCorrupt(f"{job.plan}: expected the plan that was opened, found another: it was changed meanwhile")
@@ -166,15 +170,12 @@ def _build_item(plan: Plan, group: Group | None, item: Item, job: Job, library: 
     """One engine; None builds the segmenter."""
     _forget_peak()
     started = time.monotonic()
-    kept: list[bytes] = []
 
     def begin(phase: str) -> None:
         frames.send("phase", name=phase)
 
     def write(piece: bytes) -> None:
         frames.send("chunk", piece)
-        if job.layers:
-            kept.append(piece)
 
     frames.send("begin", key=item.key)
     begin("grafting")
@@ -193,7 +194,6 @@ def _build_item(plan: Plan, group: Group | None, item: Item, job: Job, library: 
         profiles=[[each.least, each.best, each.most] for each in built.profiles],
         seconds=seconds,
         peak=peak,
-        layers=read_layers(library, b"".join(kept)) if job.layers else None,
         refittable=None if refittable is None else refittable.to_dict(),
     )
 

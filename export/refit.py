@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from graftsdk.engines.feeds import Port
-from graftsdk.engines.record import EngineRecord, open_engine_file, read_record
+from graftsdk.engines.record import EngineRecord, read_engine_file, read_record
 from graftsdk.engines.refittable import Refittable, renamed
 from graftsdk.engines.tensorrt import Library
 from graftsdk.engines.trust import built_here
@@ -138,8 +138,7 @@ def _refitted(
     if record is None or record.refittable is None:
         return None
     begin("refitting")
-    with open_engine_file(record, Path(sources[0]).with_name(record.file)) as file:
-        former = file.read()
+    former = read_engine_file(record, Path(sources[0]).with_name(record.file))
     content = refit(library, former, structure, wanted)
     begin("comparing scores")
     change = parity.check(content, former, unchanged=record.parts)

@@ -18,7 +18,7 @@ from graftsdk.engines.driver import driver_problem
 from graftsdk.engines.feeds import Port
 from graftsdk.engines.record import Profile
 from graftsdk.engines.tensorrt import Library, capability_number
-from graftsdk.errors import EngineBuildError, EngineIncompatible
+from graftsdk.errors import EngineBuildError, EngineError, EngineIncompatible
 from graftsdk.text import one_line
 
 __all__ = ["Built", "Wanted", "build_graph", "checked_weights", "profile_of", "read_layers"]
@@ -115,14 +115,18 @@ def build_graph(
 
 
 def read_layers(library: Library, content: bytes) -> tuple[str, ...] | None:
-    """The engine's layers as its inspector names them; None without a device that can open it."""
+    """The engine's layers as its inspector names them; None without a device that can open it, or where it fails."""
     if driver_problem() is not None:
         return None
     try:
         engine = library.deserialize(content)
-    except EngineIncompatible:  # built for another GPU
+    except EngineError:  # built for another GPU, or too large for this one
         return None
-    text = engine.create_engine_inspector().get_engine_information(library.module.LayerInformationFormat.ONELINE)
+    inspector = engine.create_engine_inspector()
+    form = library.module.LayerInformationFormat.ONELINE
+    text = None if inspector is None else inspector.get_engine_information(form)
+    if text is None:
+        return None
     return tuple(line[:200].strip() for line in map(one_line, text.splitlines()) if line.strip())
 
 

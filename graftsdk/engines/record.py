@@ -35,8 +35,8 @@ __all__ = [
     "Profile",
     "check_engine_file",
     "engine_name",
-    "open_engine_file",
     "port_dict",
+    "read_engine_file",
     "read_port",
     "read_record",
     "record_of",
@@ -225,12 +225,14 @@ def record_of(engine: str | os.PathLike[str]) -> EngineRecord:
 
 
 def check_engine_file(record: EngineRecord, path: str | os.PathLike[str], *, ours: bool = True) -> None:
-    """Prove that the file holds the engine that was recorded; every byte is hashed. Errors as `open_engine_file`."""
-    open_engine_file(record, path, ours=ours).close()
+    """Prove that the file holds the engine that was recorded; every byte is hashed. Errors as `read_engine_file`."""
+    where = Path(path)
+    with _open_engine(record, where, ours=ours) as file:
+        _check_digest(record, where, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def open_engine_file(record: EngineRecord, path: str | os.PathLike[str], *, ours: bool = True) -> BufferedReader:
-    """The engine's file, open at its beginning; its content was hashed and found right.
+def read_engine_file(record: EngineRecord, path: str | os.PathLike[str], *, ours: bool = True) -> bytes:
+    """The engine, found right. It is read once: what was hashed is what is returned, whoever writes meanwhile.
 
     Args:
         record: see `record_of`. path: the engine.
@@ -241,23 +243,29 @@ def open_engine_file(record: EngineRecord, path: str | os.PathLike[str], *, ours
         PlanTruncated: shorter than recorded. PlanCorrupt: longer, or other bytes.
     """
     where = Path(path)
+    with _open_engine(record, where, ours=ours) as file:
+        content = file.read(record.size)
+    _check_digest(record, where, hashlib.sha256(content).hexdigest())
+    return content
+
+
+def _open_engine(record: EngineRecord, where: Path, *, ours: bool) -> BufferedReader:
+    """The file, as long as recorded."""
     file = _open_regular(where, "the engine that its record names; build it again", ours=ours)
-    try:
-        size = os.fstat(file.fileno()).st_size
-        if size != record.size:
-            kind = PlanTruncated if size < record.size else PlanCorrupt
-            raise kind(f"{where}: expected {record.size} bytes, found {size}; build it again with graftsdk build")
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != record.sha256:
-            raise PlanCorrupt(
-                f"{where}: expected the bytes that were built (SHA-256 {record.sha256[:16]}…), found others "
-                f"({digest[:16]}…); build it again with graftsdk build"
-            )
-        file.seek(0)
-    except BaseException:
+    size = os.fstat(file.fileno()).st_size
+    if size != record.size:
         file.close()
-        raise
+        kind = PlanTruncated if size < record.size else PlanCorrupt
+        raise kind(f"{where}: expected {record.size} bytes, found {size}; build it again with graftsdk build")
     return file
+
+
+def _check_digest(record: EngineRecord, where: Path, digest: str) -> None:
+    if digest != record.sha256:
+        raise PlanCorrupt(
+            f"{where}: expected the bytes that were built (SHA-256 {record.sha256[:16]}…), found others "
+            f"({digest[:16]}…); build it again with graftsdk build"
+        )
 
 
 def _open_regular(where: Path, wanted: str, *, ours: bool = False) -> BufferedReader:

@@ -18,13 +18,13 @@ from pathlib import Path
 
 from graftsdk.engines.base import Graph
 from graftsdk.engines.cache import Cache
-from graftsdk.engines.record import RECORD, ROLES, EngineRecord, engine_name, open_engine_file, read_record
+from graftsdk.engines.record import RECORD, ROLES, EngineRecord, engine_name, read_engine_file, read_record
 from graftsdk.engines.tensorrt import Library
 from graftsdk.errors import EngineIncompatible, PlanCorrupt, PlanError, PlanPathError
 from graftsdk.files import atomic_write
 from graftsdk.text import counted, listed, reason
 
-__all__ = ["Loaded", "Wanted", "built_here", "load_engines", "remember_built"]
+__all__ = ["Loaded", "Wanted", "built_here", "check_folder", "load_engines", "remember_built"]
 
 _Path = str | os.PathLike[str]
 _BUILT = "built"  # folder in the engine cache: an empty file for each engine, named by its digest
@@ -197,8 +197,7 @@ def _load(
 
 
 def _content(record: EngineRecord, folder: Path, *, ours: bool) -> bytes:
-    with open_engine_file(record, folder / record.file, ours=ours) as file:
-        return file.read()
+    return read_engine_file(record, folder / record.file, ours=ours)
 
 
 def _record(graph: Graph, folder: Path, library: Library, wanted: Wanted) -> EngineRecord:
@@ -264,8 +263,22 @@ def _described(folder: Path) -> str:
 
 
 def _check_folder(folder: Path, what: str) -> None:
-    """Refuse a folder that others could have put something into."""
-    found = os.stat(folder)
+    """Refuse a folder that others could have put something into; see `check_folder`.
+
+    The engines' folder may be a link, since what it leads to is looked at and every engine is one that was noted. The
+    engine cache holds those notes, and is none.
+    """
+    check_folder(folder, os.stat(folder) if what == "engines" else os.lstat(folder), what)
+
+
+def check_folder(folder: Path, found: os.stat_result, what: str = "engines") -> None:
+    """Refuse a folder, by its status, that is not this user's alone to write to.
+
+    Raises:
+        PlanPathError: of another user, or others can write to it. PlanCorrupt: no folder.
+    """
+    if stat.S_ISLNK(found.st_mode):
+        raise _NotOurs(f"{what} {folder}: expected a folder, found a link; remove it, or set XDG_CACHE_HOME")
     if not stat.S_ISDIR(found.st_mode):
         raise PlanCorrupt(f"{what} {folder}: expected a folder, found a file")
     if found.st_uid != os.geteuid():

@@ -17,7 +17,7 @@ from graftsdk.engines.record import (
     Profile,
     check_engine_file,
     engine_name,
-    open_engine_file,
+    read_engine_file,
     read_record,
     record_of,
     write_record,
@@ -132,8 +132,21 @@ def test_no_record_and_records_that_are_no_files(tmp_path: Path) -> None:
 
 def test_a_sound_engine(engine: Path) -> None:
     check_engine_file(record_of(engine), engine)
-    with open_engine_file(record_of(engine), engine) as file:
-        assert file.read() == CONTENT
+    assert read_engine_file(record_of(engine), engine) == CONTENT
+
+
+def test_what_was_hashed_is_what_is_given(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever still has the file open writes into it between the two."""
+
+    def write(*_: object, **__: object) -> Any:
+        found = hashed(engine.read_bytes())
+        engine.write_bytes(bytes(len(CONTENT)))
+        return found
+
+    hashed, wanted = hashlib.sha256, record()
+    monkeypatch.setattr(hashlib, "sha256", write)
+    monkeypatch.setattr(hashlib, "file_digest", write)
+    assert read_engine_file(wanted, engine) == CONTENT
 
 
 @pytest.mark.parametrize("at", [0, 24, len(CONTENT) // 2, len(CONTENT) - 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -31,6 +32,7 @@ from graftsdk.errors import (
 from graftsdk.export import build_engine
 from graftsdk.export.build_child import Job
 from graftsdk.export.building import Child
+from graftsdk.export.engine_folder import engine_folder
 from graftsdk.plan import open_plan
 from graftsdk.plan.edit import add_branches, create_plan
 
@@ -214,7 +216,7 @@ def test_an_exception_in_the_building_process_is_told_as_it_is(
     stand_in("raise ValueError('an odd answer')")
     monkeypatch.setattr(sys, "path", [*sys.path, tmp_path])  # which Python allows, and looks past
     error = refused(tmp_path / "engine.plan")
-    assert type(error) is EngineBuildError and str(error) == "building: found ValueError: an odd answer; report it"
+    assert type(error) is EngineBuildError and "found ValueError: an odd answer; report it" in str(error)
 
 
 def test_the_building_process_ends_with_its_parent(tmp_path: Path, stand_in: Callable[[str], None]) -> None:
@@ -247,6 +249,40 @@ def test_two_at_once_build_one(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert reports[0].engines == reports[1].engines
     assert "another process builds here; waiting for it" in caplog.text
     assert len(contents(tmp_path / "engine.engines")) == 2
+
+
+def test_a_folder_that_others_can_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graftsdk.export.build.Child", None)
+    toys.write(tmp_path / "engine.plan")
+    (tmp_path / "engine.engines").mkdir()
+    for mode in (0o777, 0o775):
+        (tmp_path / "engine.engines").chmod(mode)
+        error = refused(tmp_path / "engine.plan")
+        assert isinstance(error, PlanPathError) and f"mode {mode:04o}: others may have put code there" in str(error)
+    (tmp_path / "engine.engines").chmod(0o755)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert "found one of user" in str(refused(tmp_path / "engine.plan"))
+
+
+def test_who_waited_for_a_folder_that_went_has_the_one_that_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, locks, real = tmp_path / "e", list[int](), fcntl.flock
+
+    def lock(descriptor: int, how: int) -> None:
+        if not locks:
+            folder.rmdir()  # as whoever held the lock does, where nothing was built into what he had made
+            folder.mkdir(mode=0o755)
+        locks.append(descriptor)
+        real(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    with engine_folder(folder):
+        other = os.open(folder, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            real(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(other)
+    assert len(locks) == 2
 
 
 def test_a_full_disk_leaves_what_was_there(copy: Path) -> None:

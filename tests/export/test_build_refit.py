@@ -20,7 +20,7 @@ from graftsdk.engines.record import EngineRecord, read_record
 from graftsdk.engines.tensorrt import Library
 from graftsdk.engines.tensorrt_engine import TensorRTEngine
 from graftsdk.engines.trust import Wanted, load_engines
-from graftsdk.errors import EngineBuildError, EngineIncompatible, GraftError, InputError
+from graftsdk.errors import EngineBuildError, EngineIncompatible, EngineOutOfMemory, GraftError, InputError
 from graftsdk.export import BuildReport, build_child, build_engine, parity
 from graftsdk.export.build_child import Job, load_graph
 from graftsdk.export.engine_list import check_refittable
@@ -353,6 +353,64 @@ def test_a_runtime_that_is_none(fake: FakeBuilder, monkeypatch: pytest.MonkeyPat
     for _ in range(2):
         with pytest.raises(AttributeError, match="engine_host_code_allowed"):
             library.deserialize(b"")
+
+
+class Inspector:
+    def __init__(self, told: str | None) -> None:
+        self.told = told
+
+    def get_engine_information(self, form: object) -> str | None:
+        return self.told
+
+
+@pytest.fixture
+def inspect(fake: FakeBuilder, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., object]], None]:
+    """Sets how an engine makes its inspector."""
+    monkeypatch.setattr(fake, "LayerInformationFormat", type("", (), {"ONELINE": 0}), raising=False)
+    monkeypatch.setattr("graftsdk.export.tensorrt.driver_problem", lambda: None)
+
+    def put(make: Callable[..., object]) -> None:
+        monkeypatch.setattr(fake_builder.BuiltEngine, "create_engine_inspector", make, raising=False)
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("inspector", "layers"),
+    [(Inspector("Layers:\n conv 0 \n\n relu"), ("Layers:", "conv 0", "relu")), (Inspector(None), None), (None, None)],
+)
+def test_layers(path: Path, fake: FakeBuilder, inspect: Any, inspector: object, layers: tuple[str, ...] | None) -> None:
+    inspect(lambda engine: inspector)
+    report = build(path, refittable=False)
+    assert [each.layers for each in report.engines] == [layers]
+    assert read_record(report.folder / f"{report.engines[0].name}.json") == report.engines[0]
+
+
+def test_an_inspector_that_fails_takes_no_engine_with_it(
+    path: Path, fake: FakeBuilder, inspect: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors = [EngineOutOfMemory("nothing left"), EngineBuildError("the building process: signal 11")]
+
+    def fail(engine: object) -> object:
+        assert (
+            path.with_suffix(".engines") / read_record(next(path.with_suffix(".engines").glob("*.json"))).file
+        ).exists()
+        raise errors.pop()
+
+    inspect(fail)
+    first = build(path, layout="split", refittable=False)
+    assert len(first.engines) == 3 and all(each.layers is None for each in first.engines)
+    assert "the engines are built, their layers are not known: the building process: signal 11" in warned(caplog)[0]
+    assert set(build(path, layout="split", refittable=False).kept) == {each.name for each in first.engines}
+    assert len(errors) == 1
+
+
+def test_an_engine_that_is_too_large_to_be_opened_is_kept(
+    path: Path, fake: FakeBuilder, inspect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspect(lambda engine: pytest.fail("it was not opened"))
+    monkeypatch.setattr(Library, "deserialize", lambda *_: (_ for _ in ()).throw(EngineOutOfMemory("nothing left")))
+    assert build(path, refittable=False).engines[0].layers is None
 
 
 def test_command_and_info(path: Path, fake: FakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
