@@ -110,6 +110,19 @@ def test_where_digests_are_noted(cache_root: Path) -> None:
         built_here(record)
 
 
+def test_the_notes_are_not_read_through_a_link(folder: Path, cache_root: Path) -> None:
+    store(folder)
+    folder.rename(folder.with_name("moved"))
+    folder.symlink_to(folder.with_name("moved"))
+    assert load_engines([TRUNK], folder, LIBRARY, WANTED).contents == (CONTENT,)  # each is one that was noted
+    (cache_root / "built").rename(cache_root / "elsewhere")
+    (cache_root / "built").symlink_to(cache_root / "elsewhere")
+    with pytest.raises(PlanPathError, match="expected a folder, found a link"):
+        load_engines([TRUNK], folder, LIBRARY, WANTED)
+    with pytest.raises(PlanPathError, match="expected a folder, found a link"):
+        remember_built(record_for(TRUNK, "trunk", CONTENT))
+
+
 MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     "version": ({"version": "1.6.0.9"}, r"expected tensorrt_rtx 1\.7\.1\.116, found 1\.6\.0\.9"),
     "runtime": ({"runtime": "tensorrt", "version": "11.4.0.1"}, "expected runtime tensorrt_rtx, found tensorrt"),
