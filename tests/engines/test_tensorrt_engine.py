@@ -419,12 +419,15 @@ def test_close_lets_go_of_the_engines_while_the_device_is_current(
     monkeypatch.setattr(machine.device, "_pop", depth.pop)
     engine = machine.split()
     engine.run({"crops": crops(1)})
+    with engine.lease(1) as lease:  # which is kept to the end, as a caller may
+        lease.start(NAMES)
     engines = [weakref.ref(each, lambda _: current.append(len(depth) > 1)) for each in engine._lanes._graphs]
     if first == "device":
         machine.device.close()
     engine.close()
     assert [each() for each in engines] == [None] * 3
     assert current == [first == "engine"] * 3  # a closed device cannot be made current
+    del lease
 
 
 def test_a_lane_gives_everything_back_although_parts_of_it_fail(
