@@ -27,7 +27,8 @@ from graftsdk.errors import EngineError, EngineOutOfMemory
 
 __all__ = ["Bucket", "Region"]
 
-ALIGNMENT = 512  # bytes; CUDA's texture alignment, which TensorRT asks of its scratch memory
+ALIGNMENT = 256  # bytes; what TensorRT asks of addresses
+_SCRATCH_ALIGNMENT = 512  # what it asks of scratch memory: CUDA's texture alignment
 _MOST_GRAPHS = 32  # captured ones of a bucket: one for each set of outputs that callers ask for
 
 _log = logging.getLogger("graftsdk")
@@ -95,7 +96,7 @@ class Bucket:
         self._contexts = [graph.context(size, stream.handle) for graph in graphs]
         self.regions, self._mirrored = _regions(graphs, self._contexts, wiring, size)
         scratch = max(max(context.scratch for context in self._contexts), ALIGNMENT)
-        self._memory: DeviceBuffer = device.alloc(self._mirrored + scratch + ALIGNMENT)  # a device may align to less
+        self._memory: DeviceBuffer = device.alloc(self._mirrored + _SCRATCH_ALIGNMENT + scratch)
         try:
             self._pinned: HostBuffer = device.alloc_pinned(self._mirrored)
         except BaseException:
@@ -103,11 +104,12 @@ class Bucket:
             raise
         self._views: dict[str, np.ndarray] = {}  # value -> its place in pinned memory
         device.memset(self._memory, 0, self._mirrored, stream)  # rows that only pad are numbers from the start
-        base = self._memory.ptr
+        base = self._memory.ptr  # which a device may align to less than scratch memory needs
+        start = _aligned(base + self._mirrored, _SCRATCH_ALIGNMENT)
         for graph, wires, context in zip(graphs, wiring.graphs, self._contexts, strict=True):
             values = {**wires.inputs, **{name: name for name in wires.outputs}}
             addresses = {port: base + self.regions[value].start for port, value in values.items()}
-            context.bind(addresses, (_aligned(base + self._mirrored), scratch), aux[: graph.aux_streams])
+            context.bind(addresses, (start, scratch), aux[: graph.aux_streams])
         self._capture = capture and device.can_capture and all(context.capturable for context in self._contexts)
         # What to run and to copy -> the captured graph; None where it was run once, as capturing requires.
         self._graphs: OrderedDict[tuple[tuple[int, ...], tuple[int, int]], CudaGraph | None] = OrderedDict()
@@ -218,10 +220,10 @@ def _regions(
     stop = 0
     for name, (port, shape) in {**fed, **{name: given[name] for name in by_size}}.items():
         found[name] = Region(stop, shape, port.dtype, bool(port.shape) and port.shape[0] is None)
-        stop = _aligned(found[name].stop)
+        stop = _aligned(found[name].stop, ALIGNMENT)
     return found, stop
 
 
-def _aligned(address: int) -> int:
-    """The first aligned one that is not below."""
-    return -(-address // ALIGNMENT) * ALIGNMENT
+def _aligned(address: int, alignment: int) -> int:
+    """The first multiple of `alignment` that is not below."""
+    return -(-address // alignment) * alignment

@@ -149,7 +149,7 @@ def test_taps_do_not_leave_the_device_and_scores_come_in_one_copy(machine: Machi
         for captured in (False, True):
             copies.clear()
             engine.run({"crops": crops(4)}, NAMES)
-            assert copies == [("h2d", 4 * 3 * 12 * 12 * 4), ("d2h", 512 + 4 * 2 * 4)], captured
+            assert copies == [("h2d", 4 * 3 * 12 * 12 * 4), ("d2h", 256 + 4 * 2 * 4)], captured
         copies.clear()
         engine.run({"crops": crops(4)}, NAMES)
         assert [kind for kind, _ in copies] == ["h2d"]  # the other one is in the captured graph
@@ -237,7 +237,7 @@ def test_what_nobody_asked_for_stays_where_it_is(machine: Machine) -> None:
         copies = machine.copies()
         values = lease.run(fetch=["two", "one"])
         np.testing.assert_array_equal(values["two"], -x)
-        assert copies == [("d2h", 512 + 4 * 4 * 4)]
+        assert copies == [("d2h", 256 + 4 * 4 * 4)]
 
 
 def test_a_context_that_does_not_know_its_scratch_memory_gets_the_most(machine: Machine) -> None:
@@ -255,7 +255,7 @@ def test_values_and_scratch_memory_are_aligned(machine: Machine) -> None:
             fillers.append(machine.device.alloc(256))  # so that memory starts elsewhere
             with engine._lanes.lane() as lane:
                 bucket = lane.bucket(size)
-            assert not [region for region in bucket.regions.values() if region.start % 512]
+            assert not [region for region in bucket.regions.values() if region.start % 256]
             assert not [context for context in bucket._contexts if context._native.memory[0] % 512]
 
 
