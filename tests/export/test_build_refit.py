@@ -405,11 +405,12 @@ def test_an_inspector_that_fails_takes_no_engine_with_it(
 
 
 def test_an_engine_that_is_too_large_to_be_opened_is_kept(
-    path: Path, fake: FakeBuilder, inspect: Any, monkeypatch: pytest.MonkeyPatch
+    path: Path, fake: FakeBuilder, inspect: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inspect(lambda engine: pytest.fail("it was not opened"))
     monkeypatch.setattr(Library, "deserialize", lambda *_: (_ for _ in ()).throw(EngineOutOfMemory("nothing left")))
     assert build(path, refittable=False).engines[0].layers is None
+    assert warned(caplog) == []  # and the layers of other engines are still asked for
 
 
 def test_command_and_info(path: Path, fake: FakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
