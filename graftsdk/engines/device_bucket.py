@@ -110,7 +110,7 @@ class Bucket:
             values = {**wires.inputs, **{name: name for name in wires.outputs}}
             addresses = {port: base + self.regions[value].start for port, value in values.items()}
             context.bind(addresses, (start, scratch), aux[: graph.aux_streams])
-        self._capture = capture and device.can_capture and all(context.capturable for context in self._contexts)
+        self._capture = capture and device.can_capture
         # What to run and to copy -> the captured graph; None where it was run once, as capturing requires.
         self._graphs: OrderedDict[tuple[tuple[int, ...], tuple[int, int]], CudaGraph | None] = OrderedDict()
 
@@ -185,6 +185,11 @@ class Bucket:
 
     def _captured(self, key: tuple[tuple[int, ...], tuple[int, int]]) -> CudaGraph | None:
         try:
+            # Asked after the first run, which may have compiled what can be captured only then.
+            if not all(self._contexts[index].capturable for index in key[0]):
+                raise EngineError(
+                    "expected engines whose runs can be captured, found one that allocates; build it again"
+                )
             return self._device.capture(self._stream, lambda: self._enqueue(*key))
         except EngineOutOfMemory:
             raise

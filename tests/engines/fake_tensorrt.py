@@ -99,7 +99,7 @@ class FakeTensorRT:
             each execution that was really done. most_rows: executions of more rows find the device out of memory.
         contexts_left: how many more contexts can be made before the device is out of memory.
         breaks: how many more executions fail on the device, after the call.
-        refuses_capture: nothing can be captured.
+        refuses_capture: nothing can be captured. allocates: every run does, so that none can be.
         free_sides: sides of outputs depend on the data.
         unsure: a context cannot say how much scratch memory its shapes need.
         refuses: names of calls that fail, of those that a runtime configuration is made with.
@@ -121,7 +121,7 @@ class FakeTensorRT:
         self.most_rows: int | None = None
         self.contexts_left: int | None = None
         self.breaks = 0
-        self.refuses_capture = self.free_sides = self.unsure = False
+        self.refuses_capture = self.allocates = self.free_sides = self.unsure = False
         self.refuses: set[str] = set()
         self.aux_given: list[int] = []
         self.configs: list[RuntimeConfig] = []
@@ -323,6 +323,7 @@ class Context:
         self.warmed: set[tuple[Shape, ...]] = set()
         self.pending: dict[int, int] = {}  # stream -> executions that have not been done
         self.calling = threading.Lock()
+        self.ran = False
 
     def __del__(self) -> None:
         self.fake.open_contexts -= 1
@@ -378,7 +379,7 @@ class Context:
         return self.engine._scratch * self._shape(self.engine.inputs[0])[0]
 
     def is_stream_capturable(self, stream: int) -> bool:
-        return True
+        return self.ran and not self.fake.allocates
 
     def execute_async_v3(self, stream: int) -> bool:
         if not self.calling.acquire(blocking=False):
@@ -391,6 +392,7 @@ class Context:
 
     def _execute(self, stream: int) -> bool:
         engine, fail = self.engine, self.engine.runtime.fail
+        self.ran = True
         unset = [name for name in engine.infos if name not in self.addresses]
         if self.infer_shapes() or unset:
             return bool(fail(f"Error Code 3: shapes of {self.infer_shapes()} or addresses of {unset} are not set"))

@@ -191,14 +191,17 @@ def test_without_capture_everything_is_enqueued(how: str) -> None:
     assert machine.fake.executed == 9 and machine.fake.wrong == []
 
 
-def test_an_engine_that_cannot_be_captured(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("how", "says"), [("refuses_capture", "not permitted"), ("allocates", "one that allocates")])
+def test_an_engine_that_cannot_be_captured(
+    machine: Machine, how: str, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with machine.merged() as engine:
-        machine.fake.refuses_capture = True
+        setattr(machine.fake, how, True)
         for seed in range(3):
             found = engine.run({"crops": crops(2, seed)})
             np.testing.assert_allclose(found["b/scores"], expected(2, seed)[1], rtol=1e-5, atol=1e-6)
     (said,) = [record.message for record in caplog.records if record.name == "graftsdk"]
-    assert "CUDA graphs are off for batches of 2" in said and "not permitted" in said
+    assert "CUDA graphs are off for batches of 2" in said and says in said
 
 
 def test_rtx_compiles_for_a_shape_at_once_and_leaves_graphs_to_us() -> None:
