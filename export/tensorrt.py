@@ -93,7 +93,7 @@ def build_graph(
     _parse(library, network, content, held, wanted)
     config = builder.create_builder_config()
     config.clear_flag(library.module.BuilderFlag.TF32)  # on by default: 10 bits of the mantissa
-    if hasattr(library.module.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+    if hasattr(library.module.BuilderFlag, "REQUIRE_USER_ALLOCATION") and not _counts_on_data(library, network):
         # tensorrt_rtx alone: a run that allocates can neither be captured nor live in memory that is given to it.
         config.set_flag(library.module.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if wanted.refittable:
@@ -112,6 +112,13 @@ def build_graph(
     names = [[get(i) for i in range(count)] for get, count in _ends(network)]
     inputs, outputs = (tuple(_port(library, tensor) for tensor in ends) for ends in names)
     return Built(inputs, outputs, profiles)
+
+
+def _counts_on_data(library: Library, network: Any) -> bool:
+    """Whether a value is as large as the data make it, as behind suppression in a segmenter: such a run allocates."""
+    kinds = library.module.LayerType
+    odd = {getattr(kinds, name) for name in ("NMS", "NON_ZERO") if hasattr(kinds, name)}
+    return any(network.get_layer(index).type in odd for index in range(network.num_layers))
 
 
 def read_layers(library: Library, content: bytes) -> tuple[str, ...] | None:

@@ -28,7 +28,7 @@ def print_engine(engine: EngineFile) -> None:
     print(f"inputs     {_ports(record.inputs)}")
     print(f"outputs    {_ports(record.outputs)}")
     print(f"built      {record.when}, in {record.seconds:.1f} s, {megabytes(record.peak_bytes)} of memory at most")
-    layers = "unknown: no device was at hand" if record.layers is None else f"{len(record.layers)}"
+    layers = "unknown: no device could open it when it was built" if record.layers is None else f"{len(record.layers)}"
     print(f"layers     {layers}")
     if (found := record.refittable) is not None:
         how = f"refitted from {found.refitted_from[:16]}" if found.refitted_from else "built in full"

@@ -57,7 +57,7 @@ def test_build_then_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
             record["sha256"],
         ):
             assert word in shown
-        assert "every byte is as it was built" in shown and "no device was at hand" in shown
+        assert "every byte is as it was built" in shown and "no device could open it" in shown
     (folder / "notes.json").write_text("{}")  # somebody's
     (folder / "merged-notes.json").write_text("[]")
     assert main(["info", str(folder), "--json"]) == 0
