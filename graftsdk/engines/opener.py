@@ -131,7 +131,7 @@ class Opener:
         ]:
             _log.warning(
                 "%s: nobody compared them with float32 since their trunk is computed in INT8; "
-                "graftsdk quantize PLAN --samples FOLDER does, and moves no other label",
+                "graftsdk quantize PLAN --samples FOLDER does",
                 listed(unseen),
             )
         if self.engine == "tensorrt":
