@@ -25,7 +25,7 @@ from graftsdk.lifecycle.lowering_report import (
     worst,
 )
 from graftsdk.plan import BranchEntry, Part, Plan, Tree, open_plan
-from graftsdk.plan.edit import store_lowered
+from graftsdk.plan.edit_lowered import store_lowered
 from graftsdk.plan.lowered import Lowered
 
 __all__ = ["lower_plan"]

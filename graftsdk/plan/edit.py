@@ -6,23 +6,19 @@ A part stays in the file after its label was removed or replaced, so that `rever
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
-from graftsdk.errors import FingerprintMismatch, InputError, MergeConflict, PlanCorrupt, PlanPathError
+from graftsdk.errors import FingerprintMismatch, InputError, MergeConflict
 from graftsdk.plan.documents import BranchDocument, TrunkDocument
-from graftsdk.plan.lowered import Lowered
+from graftsdk.plan.edit_lowered import joined_lowered
+from graftsdk.plan.editing import check_digests, editing, now
 from graftsdk.plan.manifest import BranchEntry, Event, Manifest, PartInfo, SegmenterInfo, Tree, check_branch_fits
 from graftsdk.plan.part import Part
 from graftsdk.plan.reader import Plan, open_plan
 from graftsdk.plan.writer import tensor_hashes, write_plan
-from graftsdk.text import reason
 
 __all__ = [
     "add_branches",
@@ -30,7 +26,6 @@ __all__ = [
     "merge_plans",
     "remove_label",
     "revert_label",
-    "store_lowered",
 ]
 
 _Path = str | os.PathLike[str]
@@ -60,7 +55,7 @@ def create_plan(
         segmenter_part, segmenter_info, info = segmenter
         parts.append(segmenter_part)
         infos[segmenter_part.name] = info
-    when = _now()
+    when = now()
     history = tuple(Event("add", entry.label, when, "", tree.trunk, after=entry) for entry in entries)
     manifest = Manifest(document.crop, (tree,), segmenter_info, infos, tensor_hashes(parts), history)
     write_plan(path, manifest, parts)
@@ -84,8 +79,8 @@ def add_branches(
     Raises:
         FingerprintMismatch: no tree of the plan has that trunk. MergeConflict: the label is there already.
     """
-    with _editing(path) as plan:
-        manifest, events, when = plan.manifest, [], _now()
+    with editing(path) as plan:
+        manifest, events, when = plan.manifest, [], now()
         for part, document in branches:
             tree = _home(manifest, document, str(path))
             entry = BranchEntry(part.name, document)
@@ -104,7 +99,7 @@ def add_branches(
             action = "replace" if before else "add"
             events.append(Event(action, document.label, when, plan.digest, tree.trunk, before, entry))
             info = PartInfo("branch", part.digest, provenance=document.provenance)
-            _check_digests(manifest, {part.name: info}, str(path))
+            check_digests(manifest, {part.name: info}, str(path))
             manifest = replace(manifest, parts={**manifest.parts, part.name: info})
         parts = [part for part, _ in branches]
         manifest = replace(
@@ -117,9 +112,9 @@ def add_branches(
 
 def remove_label(path: _Path, label: str, *, output: _Path | None = None) -> None:
     """Remove a label from the plan at `path`; its part stays for `revert_label`. Raises InputError: no such label."""
-    with _editing(path) as plan:
+    with editing(path) as plan:
         tree, entry = _existing(plan, label, str(path))
-        event = Event("remove", label, _now(), plan.digest, tree.trunk, before=entry)
+        event = Event("remove", label, now(), plan.digest, tree.trunk, before=entry)
         manifest = _put(plan.manifest, tree.trunk, label, None)
         write_plan(output or path, replace(manifest, history=(*manifest.history, event)), [], base=plan)
 
@@ -133,7 +128,7 @@ def revert_label(path: _Path, label: str, *, output: _Path | None = None) -> Non
         InputError: nothing of this label is left to take back.
         MergeConflict: a label of another spelling took its place.
     """
-    with _editing(path) as plan:
+    with editing(path) as plan:
         open_events: list[Event] = []
         for event in plan.manifest.history:
             if event.label != label:
@@ -156,7 +151,7 @@ def revert_label(path: _Path, label: str, *, output: _Path | None = None) -> Non
             if found is None:
                 _check_new(home, (last.before,), manifest.labels)
             manifest = _put(manifest, home.trunk, label, last.before)
-        event = Event("revert", label, _now(), plan.digest, last.trunk, current, last.before)
+        event = Event("revert", label, now(), plan.digest, last.trunk, current, last.before)
         write_plan(output or path, replace(manifest, history=(*manifest.history, event)), [], base=plan)
 
 
@@ -178,13 +173,13 @@ def merge_plans(first: _Path, second: _Path, output: _Path, *, replace_labels: b
     # A plan that is to be replaced is edited: nobody else may change it meanwhile.
     locked = _same_file(first, output)
     other = not locked and _same_file(second, output)
-    with (_editing if locked else _opened)(first) as old, (_editing if other else _opened)(second) as new:
+    with (editing if locked else _opened)(first) as old, (editing if other else _opened)(second) as new:
         if old.manifest.crop != new.manifest.crop:
             raise InputError(
                 f"expected plans with one crop specification, found {old.manifest.crop} in {first} and "
                 f"{new.manifest.crop} in {second}; one crop must serve all trees, so keep two plans"
             )
-        manifest, when = old.manifest, _now()
+        manifest, when = old.manifest, now()
         events = []
         for tree in new.manifest.trees:
             if all(tree.trunk != other.trunk for other in manifest.trees):
@@ -205,9 +200,9 @@ def merge_plans(first: _Path, second: _Path, output: _Path, *, replace_labels: b
                 events.append(Event("merge", entry.label, when, new.digest, tree.trunk, before, entry))
         segmenter = old.manifest.segmenter or new.manifest.segmenter
         wanted = _referenced(manifest, events, segmenter)
-        lowered = _joined_lowered(old.manifest, new.manifest, wanted)
+        lowered = joined_lowered(old.manifest, new.manifest, wanted)
         wanted |= {record.part for records in lowered.values() for record in records.values()}
-        _check_digests(manifest, new.manifest.parts, str(second))
+        check_digests(manifest, new.manifest.parts, str(second))
         infos = {
             name: info for name, info in new.manifest.parts.items() if name in wanted and name not in manifest.parts
         }
@@ -223,79 +218,6 @@ def merge_plans(first: _Path, second: _Path, output: _Path, *, replace_labels: b
         write_plan(output, manifest, parts, base=old)
 
 
-def store_lowered(
-    path: _Path,
-    precision: str,
-    records: Mapping[str, Lowered],
-    parts: Sequence[Part] = (),
-    *,
-    again: bool = False,
-    output: _Path | None = None,
-) -> None:
-    """Write down what came of parts at a lower precision, and put INT8 parts beside those in float32.
-
-    Nothing else of the plan changes. An INT8 part that no record names any more is dropped.
-
-    Args:
-        path: the plan. precision: "fp16", "bf16" or "int8".
-        records: part in float32 -> its record; takes the place of one that is there.
-        parts: the INT8 parts that the records name and the plan does not have.
-        again: drop what was known at this precision, of parts that no label uses now too: it was judged on trunks that
-            are lowered otherwise now.
-        output: where to write; None replaces the plan itself.
-
-    Raises:
-        PlanCorrupt: a record that does not fit the plan; nothing is written.
-    """
-    with _editing(path) as plan:
-        manifest = plan.manifest
-        named = {record.part: name for name, record in records.items() if name in manifest.parts}
-        if odd := [part.name for part in parts if part.name not in named]:
-            raise PlanCorrupt(f"{path}: expected parts that a record of the plan's own parts names, found {odd[0]}")
-        infos = {
-            part.name: PartInfo(part.role, part.digest, "int8", manifest.parts[named[part.name]].provenance)
-            for part in parts
-        }
-        _check_digests(manifest, infos, str(path))
-        known = {} if again else manifest.lowered.get(precision, {})
-        lowered = {name: each for name, each in manifest.lowered.items() if name != precision}
-        if known or records:
-            lowered[precision] = {**known, **records}
-        kept = {record.part for each in lowered.values() for record in each.values()}
-        held = {
-            name: info
-            for name, info in {**manifest.parts, **infos}.items()
-            if info.precision == "float32" or name in kept
-        }
-        tensors = {**manifest.tensors, **tensor_hashes(parts)}
-        manifest = replace(
-            manifest,
-            parts=held,
-            tensors={name: sha256 for name, sha256 in tensors.items() if name.split("/", 1)[0] in held},
-            lowered=lowered,
-        )
-        write_plan(output or path, manifest, parts, base=plan)
-
-
-@contextlib.contextmanager
-def _editing(path: _Path) -> Iterator[Plan]:
-    """The plan at `path`, opened while no other process edits it: a change that waited sees the one before it."""
-    while True:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            raise PlanPathError(f"{str(path)!r}: expected a plan file, found: {reason(error)}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if os.fstat(descriptor).st_ino != _inode(path):
-                continue  # replaced while this one waited
-            with open_plan(Path(path)) as plan:
-                yield plan
-            return
-        finally:
-            os.close(descriptor)
-
-
 def _opened(path: _Path) -> Plan:
     return open_plan(Path(path))
 
@@ -305,19 +227,6 @@ def _same_file(first: _Path, second: _Path) -> bool:
         return os.path.samefile(first, second)
     except (OSError, ValueError):
         return False
-
-
-def _inode(path: _Path) -> int:
-    try:
-        return os.stat(path).st_ino
-    except FileNotFoundError:
-        return -1
-
-
-def _now() -> str:
-    # SOURCE_DATE_EPOCH makes two writes of one plan equal to the byte (reproducible-builds.org).
-    seconds = int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _home(manifest: Manifest, document: BranchDocument, where: str, trunk: str = "") -> Tree:
@@ -335,14 +244,6 @@ def _home(manifest: Manifest, document: BranchDocument, where: str, trunk: str =
         f"{document.trunk_fingerprint[:16]}…, the plan's trunks have {have}; export a plan with its own trunk "
         f"(graftsdk-export) and join the two (graftsdk plan merge), or train it again on this trunk"
     )
-
-
-def _check_digests(manifest: Manifest, infos: Mapping[str, PartInfo], where: str) -> None:
-    """Refuse a part whose name, 16 digits of its digest, is another part's: 64 bits can be made to collide."""
-    for name, info in infos.items():
-        known = manifest.parts.get(name, info)
-        if (known.digest, known.role) != (info.digest, info.role):
-            raise MergeConflict(f"{where}: two parts share the name {name}: {known.digest} and {info.digest}")
 
 
 def _check_new(tree: Tree, entries: Sequence[BranchEntry], taken: Sequence[str]) -> None:
@@ -382,29 +283,6 @@ def _put(manifest: Manifest, trunk: str, label: str, entry: BranchEntry | None) 
                 branches = (*branches, entry)
         trees.append(replace(tree, branches=branches))
     return replace(manifest, trees=tuple(trees))
-
-
-def _joined_lowered(first: Manifest, second: Manifest, wanted: set[str]) -> dict[str, dict[str, Lowered]]:
-    """The first plan's records, and the second's of the parts that come from it.
-
-    A verdict holds on the trunk that it was made on: where both plans have a trunk and it is not lowered alike in them,
-    what the second says of its branches is left out; they run in float32 until `graftsdk quantize` looks at them.
-    """
-    shared = {tree.trunk for tree in first.trees}
-    found = {precision: dict(records) for precision, records in first.lowered.items()}
-    for precision, records in second.lowered.items():
-        mine = first.lowered.get(precision, {})
-        for tree in second.trees:
-            if tree.trunk in shared and _form(mine.get(tree.trunk)) != _form(records.get(tree.trunk)):
-                continue
-            for name in (tree.trunk, *(entry.part for entry in tree.branches)):
-                if name in records and name in wanted:
-                    found.setdefault(precision, {}).setdefault(name, records[name])
-    return found
-
-
-def _form(record: Lowered | None) -> tuple[str, bool] | None:
-    return None if record is None else (record.part, record.passed)
 
 
 def _referenced(manifest: Manifest, events: Sequence[Event], segmenter: SegmenterInfo | None) -> set[str]:

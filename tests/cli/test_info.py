@@ -10,7 +10,8 @@ import toys
 from graftsdk._native import cpu_features
 from graftsdk.cli.main import main
 from graftsdk.plan import Provenance, open_plan
-from graftsdk.plan.edit import create_plan, store_lowered
+from graftsdk.plan.edit import create_plan
+from graftsdk.plan.edit_lowered import store_lowered
 from graftsdk.plan.lowered import Lowered
 from graftsdk.plan.onnx_part import write_onnx_part
 

@@ -23,7 +23,8 @@ from graftsdk.export.segmenter import read_segmenter
 from graftsdk.export.tensorrt import Built, Wanted, build_graph, profile_of
 from graftsdk.graft import joints_of
 from graftsdk.plan import Part, Plan, open_plan
-from graftsdk.plan.edit import create_plan, store_lowered
+from graftsdk.plan.edit import create_plan
+from graftsdk.plan.edit_lowered import store_lowered
 from graftsdk.plan.lowered import Lowered
 from graftsdk.plan.onnx_part import model_from_part, part_from_model
 

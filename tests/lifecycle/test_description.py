@@ -9,7 +9,8 @@ import toys
 from graftsdk.lifecycle.description import describe_cost, describe_plan
 from graftsdk.lifecycle.timing import time_plan
 from graftsdk.plan import open_plan
-from graftsdk.plan.edit import remove_label, store_lowered
+from graftsdk.plan.edit import remove_label
+from graftsdk.plan.edit_lowered import store_lowered
 from graftsdk.plan.lowered import Lowered
 
 

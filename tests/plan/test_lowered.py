@@ -15,7 +15,8 @@ from plan import forge
 from graftsdk.errors import GraftError, InputError, PlanCorrupt
 from graftsdk.lifecycle.changes import compare_manifests
 from graftsdk.plan import Part, load_plan, open_plan
-from graftsdk.plan.edit import merge_plans, remove_label, revert_label, store_lowered
+from graftsdk.plan.edit import merge_plans, remove_label, revert_label
+from graftsdk.plan.edit_lowered import store_lowered
 from graftsdk.plan.lowered import Lowered
 
 PASSED = Lowered("", True, 40, 0.01, 0.001, 1, -0.0004, 0.005)
