@@ -17,33 +17,10 @@ from graftsdk.engines.cuda import Device, DeviceSpan, Event, Stream
 from graftsdk.engines.cuda.crop_inputs import DeviceFrame
 from graftsdk.engines.cuda.interop import DeviceArray, as_device_array
 from graftsdk.engines.cuda.layout import check_layout
-from graftsdk.engines.device_feeds import on_device
 from graftsdk.errors import DTypeError, EngineClosed, InputError, LayoutError
 from graftsdk.preprocess.image import check_shape, check_size
 
-__all__ = ["DeviceImage", "check_reduce", "is_device_frame", "refuse_frame"]
-
-_CPU = 1  # DLDeviceType
-
-
-def is_device_frame(source: object) -> bool:
-    """Whether an image is an array of another library, which lies, or may lie, on a device."""
-    return on_device(source)
-
-
-def refuse_frame(source: Any) -> InputError:
-    """What a predictor says to such an array where it does not run on TensorRT."""
-    kind = type(source).__name__
-    try:
-        on_host = not hasattr(source, "__cuda_array_interface__") and source.__dlpack_device__()[0] == _CPU
-    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
-        on_host = False
-    if on_host:
-        return InputError(f"image: expected a NumPy array uint8[H, W, 3], found {kind} in host memory; use np.asarray")
-    return InputError(
-        f"image: expected an image in host memory, found {kind} on a device; pass frame.cpu().numpy() or its like, or "
-        f"open the predictor with engine='tensorrt', which takes frames where they are"
-    )
+__all__ = ["DeviceImage", "check_reduce"]
 
 
 def check_reduce(reduce: int) -> None:

@@ -7,11 +7,11 @@ a person, and each batch its scores. Masks that a caller brings go to the device
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, cast
 
-from graftsdk.device_frame import DeviceImage, check_reduce, is_device_frame, refuse_frame
+from graftsdk.device_frame import DeviceImage, check_reduce
 from graftsdk.device_segmenter import DeviceSegmenter, Found, FoundMasks
 from graftsdk.device_tools import ToolPool, Tools
 from graftsdk.engines.buckets import smallest_bucket
@@ -23,12 +23,12 @@ from graftsdk.engines.tensorrt_engine import TensorRTEngine
 from graftsdk.errors import EngineError, EngineOutOfMemory, GraftError, MissingDependency
 from graftsdk.plan import BranchDocument, CropSpec
 from graftsdk.preprocess import mask_boxes
-from graftsdk.preprocess.ahead import Decoded, decode_ahead, decode_timed
+from graftsdk.preprocess.ahead import Decoded
 from graftsdk.preprocess.image import Color
 from graftsdk.scene import Piece, Scene, hand_out
 from graftsdk.segmenter import Segmenter
 
-__all__ = ["DeviceCropBatch", "DeviceFrames", "decode_or_take", "decode_or_take_ahead"]
+__all__ = ["DeviceCropBatch", "DeviceFrames"]
 
 
 class DeviceFrames:
@@ -173,28 +173,6 @@ class DeviceCropBatch:
                 given = stack.enter_context(tools.uploaded(masks, windows, stream))
             reverse = image.color != self._spec.order
             tools.crop.cut(image.frame, windows, out, stream, masks=given, reverse=reverse)
-
-
-def decode_or_take(source: Any, color: Color, reduce: int, frames: DeviceFrames | None) -> Decoded:
-    """One image as `decode_timed` gives it, or an array of another library as `frames` takes it.
-
-    Args:
-        source, color, reduce: as for `Predictor.predict`.
-        frames: None where the engine does not run on TensorRT: such arrays are refused, and it is said what to do.
-    """
-    if not is_device_frame(source):
-        return decode_timed(source, color, reduce)
-    return Decoded(source, refuse_frame(source), 0.0) if frames is None else frames.take(source, color, reduce)
-
-
-def decode_or_take_ahead(
-    sources: Sequence[Any], color: Color, reduce: int, frames: DeviceFrames | None
-) -> Generator[Decoded]:
-    """As `decode_or_take`, of several, in order; images of the host are decoded ahead. Close it where left early."""
-    on_host = [source for source in sources if not is_device_frame(source)]
-    with closing(decode_ahead(on_host, color, reduce)) as ahead:
-        for source in sources:
-            yield decode_or_take(source, color, reduce, frames) if is_device_frame(source) else next(ahead)
 
 
 def _select(masks: Any, persons: slice) -> Any:

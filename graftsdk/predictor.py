@@ -10,20 +10,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from graftsdk.device_frame import DeviceImage
-from graftsdk.device_scene import DeviceCropBatch, DeviceFrames, decode_or_take, decode_or_take_ahead
-from graftsdk.device_segmenter import Found
 from graftsdk.engines import Engine, default_threads
 from graftsdk.engines.golden import GoldenChange, check_golden, log_golden
 from graftsdk.engines.opener import Opener
-from graftsdk.engines.tensorrt_engine import TensorRTEngine
 from graftsdk.errors import DTypeError, GraftError, InputError, NonFiniteOutput, ShapeError
 from graftsdk.graft import joints_of, scores_name
+from graftsdk.incoming import decode_or_take, decode_or_take_ahead
 from graftsdk.plan import BranchDocument, Plan, PlanSource, open_plan
 from graftsdk.prediction import Prediction, decisions
 from graftsdk.preprocess import BoxMasks, golden_crops, list_images
@@ -37,6 +34,11 @@ from graftsdk.segment import MAX_PERSONS, Instances
 from graftsdk.segmenter import Segmenter
 from graftsdk.stream import Stream
 from graftsdk.text import one_line
+
+if TYPE_CHECKING:
+    from graftsdk.device_frame import DeviceImage
+    from graftsdk.device_scene import DeviceCropBatch, DeviceFrames
+    from graftsdk.device_segmenter import Found
 
 __all__ = ["Predictor"]
 
@@ -146,7 +148,11 @@ class Predictor:
                 self._segmenter = undo.enter_context(Segmenter.of_plan(self.plan, open_graphs=self._opener.open))
             self.golden: tuple[GoldenChange, ...] = ()
             self._frames: DeviceFrames | None = None
-            if isinstance(self._engine, TensorRTEngine) and self._opener.gpu is not None:
+            if self._opener.gpu is not None:  # only here is anything of a GPU imported
+                from graftsdk.device_scene import DeviceFrames
+                from graftsdk.engines.tensorrt_engine import TensorRTEngine
+
+                assert isinstance(self._engine, TensorRTEngine)  # the opener has a GPU for no other
                 self._frames = DeviceFrames(self._engine, self._opener.gpu, manifest.crop, self._segmenter)
                 undo.callback(self._frames.close)
             self._warm_up()
@@ -392,7 +398,7 @@ class Predictor:
                     raise decoded.image
                 scene = Scene(decoded)
                 self._find(scene, masks[index], boxes[index])
-                on_device = isinstance(scene.image, DeviceImage)
+                on_device = not isinstance(scene.image, np.ndarray)
                 if on_device not in batches:
                     batches[on_device] = self._batch(on_device, labels)
                 batches[on_device].add(scene)
@@ -436,7 +442,7 @@ class Predictor:
 
     def _segment(self, image: npt.NDArray[np.uint8] | DeviceImage) -> Instances | Found:
         assert self._segmenter is not None  # callers look
-        if isinstance(image, DeviceImage):
+        if not isinstance(image, np.ndarray):
             assert self._frames is not None  # it took the frame
             return self._frames.find(image, self._min_score)
         return self._segmenter.find(image, self._min_score)

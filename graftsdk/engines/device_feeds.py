@@ -13,13 +13,7 @@ from graftsdk.engines.cuda import Device, Event, Stream
 from graftsdk.engines.cuda.interop import DeviceArray, as_device_array
 from graftsdk.engines.feeds import Port
 
-__all__ = ["DeviceFeed", "Intake", "on_device"]
-
-
-def on_device(value: object) -> bool:
-    """Whether a feed is an array that may lie on a device; NumPy's never does."""
-    known = hasattr(value, "__dlpack__") or hasattr(value, "__cuda_array_interface__")
-    return known and not isinstance(value, np.ndarray)
+__all__ = ["DeviceFeed", "Intake"]
 
 
 class DeviceFeed:

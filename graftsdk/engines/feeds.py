@@ -10,7 +10,7 @@ import numpy as np
 
 from graftsdk.errors import DTypeError, InputError, ShapeError
 
-__all__ = ["Port", "batch_of", "check_feed", "chunk_sizes"]
+__all__ = ["Port", "batch_of", "check_feed", "chunk_sizes", "on_device"]
 
 
 @dataclass(frozen=True)
@@ -81,3 +81,9 @@ def chunk_sizes(batch: int, max_batch: int, fixed: Iterable[int]) -> list[int]:
         else:
             size //= 2
     return sizes
+
+
+def on_device(value: object) -> bool:
+    """Whether a feed is an array that may lie on a device; NumPy's never does."""
+    known = hasattr(value, "__dlpack__") or hasattr(value, "__cuda_array_interface__")
+    return known and not isinstance(value, np.ndarray)

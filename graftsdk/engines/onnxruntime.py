@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from graftsdk.engines.base import Graph
-from graftsdk.engines.device_feeds import DeviceFeed
 from graftsdk.engines.entry import GRAPH_FILE, WEIGHTS_FILE
 from graftsdk.engines.exits import in_flight
 from graftsdk.engines.feeds import Port
@@ -85,17 +84,18 @@ class BoundSession(Session):
     """
 
     def run(self, feeds: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+        values = _onnxruntime().OrtValue
         with in_flight(), runtime_errors("running a graph", running=True):
             binding = self._session.io_binding()
             for name, feed in feeds.items():
                 if isinstance(feed, np.ndarray):
                     binding.bind_cpu_input(name, feed)  # the one copy to the device
-                elif isinstance(feed, DeviceFeed):
+                elif isinstance(feed, values):
+                    binding.bind_ortvalue_input(name, feed)
+                else:  # a `DeviceFeed`
                     feed.ready.sync()  # the session has a stream of its own
                     where = (_BOUND_ON, feed.device.index, feed.dtype.type, feed.shape, feed.ptr)
                     binding.bind_input(name, *where)
-                else:
-                    binding.bind_ortvalue_input(name, feed)
             for name in names:
                 binding.bind_output(name, _BOUND_ON)
             self._session.run_with_iobinding(binding)

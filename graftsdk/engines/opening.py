@@ -8,21 +8,23 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graftsdk._native import cpu_features
+from graftsdk.engines import cuda
 from graftsdk.engines import onnxruntime as runtime
 from graftsdk.engines.base import Engine, Graph, OpenGraph
 from graftsdk.engines.cache import Cache
-from graftsdk.engines.cuda import open_device
-from graftsdk.engines.device_feeds import Intake, on_device
-from graftsdk.engines.feeds import Port, check_feed
+from graftsdk.engines.feeds import Port, check_feed, on_device
 from graftsdk.engines.forks import leak_in_child
 from graftsdk.engines.providers import providers_for
 from graftsdk.engines.threads import check_threads, default_threads, shared_threads
 from graftsdk.errors import EngineBuildError, EngineIncompatible, InputError
+
+if TYPE_CHECKING:
+    from graftsdk.engines.device_feeds import Intake
 
 __all__ = ["open_engine"]
 
@@ -163,7 +165,9 @@ class _OnnxRuntimeEngine(Engine):
             return check_feed(name, value, port)
         with self._intake_lock:
             if self._intake is None:
-                self._intake = Intake(open_device(), owns=True)
+                from graftsdk.engines.device_feeds import Intake
+
+                self._intake = Intake(cuda.open_device(), owns=True)
                 leak_in_child(self._intake)
             intake = self._intake
         return intake.take(name, value, port)

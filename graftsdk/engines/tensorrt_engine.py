@@ -18,9 +18,9 @@ from graftsdk.arguments import whole_number
 from graftsdk.engines.base import Engine, Gather, Graph, OpenGraph
 from graftsdk.engines.buckets import bucket_sizes, smallest_bucket
 from graftsdk.engines.cuda import Device
-from graftsdk.engines.device_feeds import Intake, on_device
+from graftsdk.engines.device_feeds import Intake
 from graftsdk.engines.exits import in_flight
-from graftsdk.engines.feeds import Port, check_feed, chunk_sizes
+from graftsdk.engines.feeds import Port, check_feed, chunk_sizes, on_device
 from graftsdk.engines.forks import leak_in_child
 from graftsdk.engines.lanes import LanePool, Options
 from graftsdk.engines.lease import Lease

@@ -15,8 +15,8 @@ import onnxruntime
 import pytest
 from engine_graphs import crops, merged, split
 
+from graftsdk.engines import cuda, open_engine
 from graftsdk.engines import onnxruntime as runtime
-from graftsdk.engines import open_engine, opening
 from graftsdk.engines.cuda.host import HostDevice
 from graftsdk.engines.cuda.interop import DeviceArray
 from graftsdk.engines.providers import CPU, CUDA, TENSORRT, providers_for
@@ -166,7 +166,7 @@ class OnDevice:
 
 def test_arrays_on_the_device_are_bound_where_they_lie(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     device = HostDevice()
-    monkeypatch.setattr(opening, "open_device", lambda: device)
+    monkeypatch.setattr(cuda, "open_device", lambda: device)
     copied: list[str] = []
     monkeypatch.setattr(onnxruntime.IOBinding, "bind_cpu_input", lambda self, name, value: copied.append(name))
     with open_engine(split(), device="cuda") as engine, open_engine([merged()], device="cpu") as plain:
@@ -194,7 +194,7 @@ def test_the_device_of_its_arrays_goes_with_the_last_run(asked: list[Any], monke
     streams: list[Any] = []
     made = device.stream
     monkeypatch.setattr(device, "stream", lambda: (streams.append(made()), streams[-1])[1])
-    monkeypatch.setattr(opening, "open_device", lambda: device)
+    monkeypatch.setattr(cuda, "open_device", lambda: device)
     engine = open_engine([merged()], device="cuda")
     bound = onnxruntime.IOBinding.bind_input
 
@@ -211,7 +211,7 @@ def test_the_device_of_its_arrays_goes_with_the_last_run(asked: list[Any], monke
 
 def test_a_forked_child_leaves_the_device_alone(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     device = HostDevice()
-    monkeypatch.setattr(opening, "open_device", lambda: device)
+    monkeypatch.setattr(cuda, "open_device", lambda: device)
     with open_engine([merged()], device="cuda") as engine:
         engine.run({"crops": OnDevice(crops(1))})
         child = os.fork()

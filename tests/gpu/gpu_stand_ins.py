@@ -24,7 +24,7 @@ from fake_gpu import CAPABILITY, kernels_of, whole
 from fake_tensorrt import FakeTensorRT, engine_bytes
 from test_providers import Claims
 
-from graftsdk.engines import Graph, cuda, opening, tensorrt
+from graftsdk.engines import Graph, cuda, tensorrt
 from graftsdk.engines import onnxruntime as runtime
 from graftsdk.engines.cuda.host import HostDevice
 from graftsdk.engines.cuda.kernels import kernel_source
@@ -58,7 +58,7 @@ def onnxruntime_on_a_gpu(setattr: _Set) -> None:
     setattr(onnxruntime, "InferenceSession", session)
     setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
     setattr(runtime, "_BOUND_ON", "cpu")
-    setattr(opening, "open_device", HostDevice)
+    setattr(cuda, "open_device", HostDevice)
 
 
 def compiled_kernels(folder: Path) -> dict[str, Any]:
