@@ -38,10 +38,12 @@ class Person:
     Attributes:
         index: its place in `Prediction.persons`.
         score: the segmenter's, or None where none ran.
+        track: which person of a stream this is, the same in all frames; None outside tracks.
     """
 
     index: int
     score: float | None
+    track: int | None
     _attributes: Mapping[str, Attribute] | Callable[[], Mapping[str, Attribute]]
     _box: Array
     _mask: Array | Callable[[], Array] | None
@@ -53,6 +55,7 @@ class Person:
         score: float | None,
         attributes: Mapping[str, Attribute] | Callable[[], Mapping[str, Attribute]],
         mask: Array | Callable[[], Array] | None = None,
+        track: int | None = None,
     ) -> None:
         """A person.
 
@@ -64,6 +67,7 @@ class Person:
             mask: [H, W] over the whole image, not copied, or a function that makes it when it is asked for, as
                 `graftsdk.preprocess.LazyMask` of one of `BoxMasks`, which also pickles and is drawn without
                 making the whole of it.
+            track: which person of a stream this is.
 
         Raises:
             ShapeError: a box of another shape. InputError: a box that is not finite.
@@ -76,12 +80,17 @@ class Person:
         own = object.__setattr__
         own(self, "index", int(index))
         own(self, "score", None if score is None else float(score))
+        own(self, "track", None if track is None else int(track))
         own(self, "_attributes", attributes if callable(attributes) else MappingProxyType(dict(attributes)))
         own(self, "_box", corners)
         own(self, "_mask", mask)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.index, self._box, self.score, dict(self.attributes), self._mask)
+        return type(self), (self.index, self._box, self.score, dict(self.attributes), self._mask, self.track)
+
+    def on_track(self, track: int | None) -> Person:
+        """The same person, known to be the one of that track."""
+        return Person(self.index, self._box, self.score, self._attributes, self._mask, track)
 
     @property
     def attributes(self) -> Mapping[str, Attribute]:
@@ -132,6 +141,7 @@ class Person:
         """JSON types. `masks`: with the mask, run-length coded as COCO does (column-major, zeros first)."""
         found: dict[str, Any] = {
             "index": self.index,
+            **({} if self.track is None else {"track": self.track}),
             "box": [round(float(value), 2) for value in self._box],
             "score": None if self.score is None else shortest(self.score),
             "attributes": {label: attribute.to_dict() for label, attribute in self.attributes.items()},
@@ -144,7 +154,8 @@ class Person:
     def __repr__(self) -> str:
         told = [(found, attribute) for attribute in self if (found := attribute.finding()) is not None]
         texts = (f"{' '.join(filter(None, found))} {attribute.scores[attribute.name]:.2f}" for found, attribute in told)
-        return f"{self.index}: {', '.join(texts) or 'nothing to tell'}"
+        track = "" if self.track is None else f" (track {self.track})"
+        return f"{self.index}{track}: {', '.join(texts) or 'nothing to tell'}"
 
 
 class _Image:
@@ -178,6 +189,7 @@ class Prediction:
         labels: those that were asked for, also where nobody was found.
         frame: the image's place in its source, from 0; every frame counts, those left out too. None outside streams.
         timestamp: seconds, of a file from its beginning, of a camera Unix time of reading. None outside streams.
+        tracked: it is of a stream with tracks; who is on none yet has `track` None.
 
     Raises:
         ShapeError: an image of another shape.
@@ -192,6 +204,7 @@ class Prediction:
     labels: tuple[str, ...] = ()
     frame: int | None = None
     timestamp: float | None = None
+    tracked: bool = False
 
     def __post_init__(self) -> None:
         shape = self.__dict__["image"].shape  # asked for by nobody yet
@@ -258,7 +271,8 @@ class Prediction:
 
         source, frame, timestamp, person (its index), x0, y0, x1, y1 (pixels of the image, half-open), score (the
         segmenter's), then of each label what was decided, as in "gender": "male", and "gender.score": its `score`.
-        A label whose column is taken ("score", "frame", "class_name") has an underscore at its end.
+        A label whose column is taken ("score", "frame", "class_name") has an underscore at its end. Of a stream with
+        tracks, "track" stands behind "person".
         """
         return tables.rows(self)
 
@@ -284,7 +298,7 @@ class Prediction:
         xyxy float32[N, 4]; mask bool[N, H, W], or None where a person has none; confidence float32[N], or None where
         a person has none; class_id 0. `data`: "class_name" ("person"), and of each label an array of what was decided
         and one of scores, named as the columns of `to_rows` ("gender", "gender.score"); "" and NaN where a person
-        lacks the label. To write attributes beside persons:
+        lacks the label. tracker_id of a stream with tracks, -1 where there is none. To write attributes beside persons:
         `LabelAnnotator(color_lookup=ColorLookup.INDEX, smart_position=True, max_line_length=24)
         .annotate(image, found, labels=[str(person) for person in prediction])`.
 

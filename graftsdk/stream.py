@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftsdk.errors import GraftError, InputError, NonFiniteOutput
 from graftsdk.prediction import Prediction
 from graftsdk.preprocess.frames import Frame, Frames
+
+if TYPE_CHECKING:
+    from graftsdk.tracking import Event, Tracked
 
 __all__ = ["Stream"]
 
@@ -28,6 +31,7 @@ class Stream(Iterator[Prediction]):
     Args:
         frames: what is read; the stream closes it.
         predict: the prediction of one frame, with its `source`.
+        tracked: what knows the events of the newest prediction; None in a stream without tracks.
 
     Attributes:
         lag_ms: of a live source, the age of the newest prediction's frame when it was handed out; else 0.
@@ -35,9 +39,10 @@ class Stream(Iterator[Prediction]):
 
     lag_ms: float
 
-    def __init__(self, frames: Frames, predict: Callable[[Frame], Prediction]) -> None:
+    def __init__(self, frames: Frames, predict: Callable[[Frame], Prediction], tracked: Tracked | None = None) -> None:
         self._frames = frames
         self._predict = predict
+        self._tracked = tracked
         self.lag_ms = 0.0
 
     @property
@@ -72,6 +77,11 @@ class Stream(Iterator[Prediction]):
     def failed(self) -> int:
         """How many images were left out."""
         return self._frames.failed
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """What was decided, about whom, with the newest prediction; () in a stream without `track`."""
+        return () if self._tracked is None else self._tracked.events
 
     def __next__(self) -> Prediction:
         try:

@@ -29,13 +29,17 @@ TAKEN = (*FIXED, "class_name")  # what annotators of `supervision` write
 
 
 def columns(prediction: Prediction) -> tuple[str, ...]:
-    """The names of the columns, also where nobody was found: `FIXED`, then `LABEL` and `LABEL.score` of each label."""
-    return (*FIXED, *(name for pair in _label_columns(prediction.labels) for name in pair))
+    """The names of the columns, also where nobody was found: `FIXED`, then `LABEL` and `LABEL.score` of each label.
+
+    Of a stream with tracks, "track" stands behind "person".
+    """
+    fixed = (*FIXED[:4], "track", *FIXED[4:]) if prediction.tracked else FIXED
+    return (*fixed, *(name for pair in _label_columns(prediction) for name in pair))
 
 
 def rows(prediction: Prediction) -> list[dict[str, Cell]]:
     """See `Prediction.to_rows`."""
-    pairs = tuple(zip(prediction.labels, _label_columns(prediction.labels), strict=True))
+    pairs = tuple(zip(prediction.labels, _label_columns(prediction), strict=True))
     found: list[dict[str, Cell]] = []
     for person in prediction.persons:
         row: dict[str, Cell] = {
@@ -43,6 +47,7 @@ def rows(prediction: Prediction) -> list[dict[str, Cell]]:
             "frame": prediction.frame,
             "timestamp": prediction.timestamp,
             "person": person.index,
+            **({"track": person.track} if prediction.tracked else {}),
             **{corner: round(float(value), 2) for corner, value in zip(FIXED[4:8], person.box, strict=True)},
             "score": None if person.score is None else shortest(person.score),
         }
@@ -57,11 +62,11 @@ def rows(prediction: Prediction) -> list[dict[str, Cell]]:
 def to_pandas(prediction: Prediction, classes: bool) -> pandas.DataFrame:
     """See `Prediction.to_pandas`."""
     library = _package("pandas")
-    pairs = _label_columns(prediction.labels)
+    pairs = _label_columns(prediction)
     kinds: dict[str, Any] = dict.fromkeys(("score", *(score for _, score in pairs)), np.float32)
     kinds |= dict.fromkeys(("timestamp", *FIXED[4:8]), np.float64)
     text = library.StringDtype("python")  # pyarrow's refuses paths that are not UTF-8
-    kinds |= {"source": text, "frame": "Int64", "person": np.int64}
+    kinds |= {"source": text, "frame": "Int64", "person": np.int64, "track": "Int64"}
     kinds |= {name: text for name, _ in pairs}
     told = rows(prediction)
     cells = {name: library.Series([row[name] for row in told], dtype=kinds[name]) for name in columns(prediction)}
@@ -83,7 +88,7 @@ def to_supervision(prediction: Prediction, masks: bool) -> supervision.Detection
     library = _package("supervision")
     count, told = len(prediction), rows(prediction)
     data: dict[str, Any] = {"class_name": np.array(["person"] * count, str)}
-    for name, score in _label_columns(prediction.labels):
+    for name, score in _label_columns(prediction):
         data[name] = np.array([row[name] or "" for row in told], str)
         data[score] = np.array([row[score] for row in told], np.float32)  # None becomes NaN
     frames = [person.mask for person in prediction] if masks else [None]
@@ -96,6 +101,8 @@ def to_supervision(prediction: Prediction, masks: bool) -> supervision.Detection
         class_id=np.zeros(count, np.int64),
         data=data,
     )
+    if prediction.tracked:
+        found.tracker_id = np.array([-1 if each.track is None else each.track for each in prediction], np.int64)
     return found
 
 
@@ -108,11 +115,11 @@ def _package(name: str) -> Any:
         ) from error
 
 
-def _label_columns(labels: tuple[str, ...]) -> list[tuple[str, str]]:
+def _label_columns(prediction: Prediction) -> list[tuple[str, str]]:
     """(name, score) column of each label. One that is taken ("score", "frame") gets an underscore."""
-    taken = set(TAKEN)
+    taken = {*TAKEN, *(("track",) if prediction.tracked else ())}
     found = []
-    for label in labels:
+    for label in prediction.labels:
         name = label
         while name in taken or f"{name}.score" in taken:
             name += "_"

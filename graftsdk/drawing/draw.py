@@ -23,7 +23,7 @@ from graftsdk.drawing.tags import Color, Pixels, Rect, Tag, draw_tags
 if TYPE_CHECKING:
     from graftsdk.prediction import Person, Prediction
 
-__all__ = ["Look", "color_of", "draw"]
+__all__ = ["Look", "color_of", "draw", "number_of"]
 
 # Far apart in hue and alike in lightness, so that one text colour and one mask alpha suit all (seen on photographs).
 PALETTE: tuple[Color, ...] = (
@@ -70,7 +70,7 @@ def draw(prediction: Prediction, look: Look) -> Pixels:
     # Far persons first, near ones over them; tags are placed the other way round, near persons choose first.
     order = sorted(prediction.persons, key=lambda person: (_area(person.box), -person.index))
     boxes = [_rect(person.box * (sx, sy, sx, sy), picture) for person in order]
-    colors = [color_of(person.index) for person in order]
+    colors = [color_of(number_of(person)) for person in order]
     thick = max(1, round(_scale(picture) / 450))
     if look.masks:
         for person, color in zip(order, colors, strict=True):
@@ -85,8 +85,13 @@ def draw(prediction: Prediction, look: Look) -> Pixels:
     return picture
 
 
+def number_of(person: Person) -> int:
+    """What tells this person from others: of a track its number, which stays from frame to frame, else the index."""
+    return person.index if person.track is None else person.track
+
+
 def color_of(index: int) -> Color:
-    """The colour of the person with this index, BGR; after the palette's end it begins again, darker."""
+    """The colour of the person with this number, BGR; after the palette's end it begins again, darker."""
     turn, place = divmod(index, len(PALETTE))
     fade = 0.85 ** (turn % 4)
     blue, green, red = PALETTE[place]
@@ -130,8 +135,9 @@ def _area(box: npt.NDArray[np.float32]) -> float:
 
 
 def _tag(person: Person, labels: Sequence[str] | None, box: Rect, alone: bool) -> Tag:
-    number = "" if alone and person.score is None else str(person.index)  # nobody to tell it from
+    untold = alone and person.score is None and person.track is None  # nobody to tell it from
+    number = "" if untold else str(number_of(person))
     title = number if person.score is None else f"{number}   {person.score:.2f}"
     told = (attribute.finding() for attribute in person if labels is None or attribute.label in labels)
     findings = tuple(finding for finding in told if finding is not None)
-    return Tag(number, title, findings, box, color_of(person.index))
+    return Tag(number, title, findings, box, color_of(number_of(person)))

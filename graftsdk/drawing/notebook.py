@@ -6,7 +6,7 @@ import base64
 from html import escape
 from typing import TYPE_CHECKING
 
-from graftsdk.drawing.draw import color_of
+from graftsdk.drawing.draw import color_of, number_of
 from graftsdk.drawing.pictures import encode
 from graftsdk.text import counted, one_line
 
@@ -43,7 +43,8 @@ def html(prediction: Prediction) -> str:
 
 
 def _row(person: Person) -> str:
-    blue, green, red = color_of(person.index)
+    number = number_of(person)
+    blue, green, red = color_of(number)
     told = []
     for attribute in person:
         finding = attribute.finding()
@@ -51,7 +52,7 @@ def _row(person: Person) -> str:
             question, answer = (escape(text) for text in finding)
             score = f"<small>{attribute.scores[attribute.name]:.2f}</small>"
             told.append(f"{question} <b>{answer}</b> {score}" if answer else f"<b>{question}</b> {score}")
-    mark = f'<span style="color:rgb({red},{green},{blue})">&#9632;</span> {person.index}'
+    mark = f'<span style="color:rgb({red},{green},{blue})">&#9632;</span> {number}'
     score = "" if person.score is None else f"{person.score:.2f}"
     attributes = " &middot; ".join(told) or "nothing to tell"
     return f'<tr><td>{mark}</td><td>{score}</td><td style="text-align:left">{attributes}</td></tr>'
