@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from graftsdk.errors import EngineError, GraftError, PlanError
+from graftsdk.offline.cluster import connect, prepare
 from graftsdk.offline.job import Job
-from graftsdk.offline.packages import ray, ray_data
+from graftsdk.offline.packages import ray_data
 from graftsdk.offline.parts import part_path, write_part
 from graftsdk.offline.rows import compute_rows
 from graftsdk.predictor import Predictor
@@ -78,6 +79,7 @@ def run_chunks(
     Raises:
         MissingDependency: Ray is absent. GraftError: what an actor could not do.
     """
+    prepare()
     data = ray_data()
     items = [{"chunk": each, "images": os.fsencode("\0".join(job.images_of(each)))} for each in chunks]
     threads = options.get("threads") or actors.cpus
@@ -122,18 +124,9 @@ def _ours(error: BaseException) -> GraftError:
 
 @contextmanager
 def _ray() -> Iterator[Any]:
-    """Ray, connected to the cluster that RAY_ADDRESS names, or started here: on 127.0.0.1, without a dashboard."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    library = ray()
-    if library.is_initialized():  # the caller's own
-        yield library
-        return
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        library.init(address=address, log_to_driver=False)
-    else:
-        library.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
+    library, ours = connect()
     try:
         yield library
     finally:
-        library.shutdown()
+        if ours:
+            library.shutdown()
