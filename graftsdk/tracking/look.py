@@ -31,19 +31,21 @@ class Look:
     """One frame on its way, its persons found, nothing cut out yet.
 
     Args:
-        scene: its persons. batch: labels -> a new batch that computes them.
+        scene: its persons. labels: those that are told. batch: labels -> a new batch that computes them.
         documents: those of the labels. thresholds: label -> class -> threshold. plan: the digest.
     """
 
     def __init__(
         self,
         scene: Scene,
+        labels: tuple[str, ...],
         batch: Callable[[tuple[str, ...]], Batch],
         documents: Mapping[str, BranchDocument],
         thresholds: Mapping[str, Mapping[str, float]],
         plan: str,
     ) -> None:
         self._scene = scene
+        self.labels = labels
         self._batch = batch
         self._documents = documents
         self._thresholds = thresholds
@@ -92,7 +94,7 @@ class Look:
             raise part.error
         return {label: np.concatenate(part.rows[label]) for label in labels}
 
-    def prediction(self, labels: tuple[str, ...], rows: Mapping[str, npt.NDArray[Any]]) -> Prediction:
+    def prediction(self, rows: Mapping[str, npt.NDArray[Any]]) -> Prediction:
         """What is said of the frame. `rows`: label -> scores [N, C]."""
-        self._scene.rows = {label: [rows[label]] for label in labels} if len(self._scene.boxes) else {}
-        return self._scene.prediction(labels, self._documents, self._thresholds, self.plan)
+        self._scene.rows = {label: [rows[label]] for label in self.labels} if len(self._scene.boxes) else {}
+        return self._scene.prediction(self.labels, self._documents, self._thresholds, self.plan)

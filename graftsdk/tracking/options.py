@@ -34,7 +34,7 @@ class Tracking:
         memory: weight of all that was known, 0 to below 1, each time that something new comes:
             score = sum(memory**age * probability) / sum(memory**age), age counted in answers, the newest 0.
             0 shows the newest answer alone.
-        decide_after: answers until something is decided.
+        decide_after: answers until something is decided. Until then a label is computed on each frame, due or not.
         decide_at: voted probability of the class from which it is decided before.
         hysteresis: how far beyond its threshold a score must be until a decision changes: of two classes, that part of
             the way from the threshold to 1 or 0; of more, how much more probable the new class must be than the old.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,19 +35,25 @@ def sighting(frame: int, box: npt.NDArray[np.floating]) -> Sighting:
 
 
 def due(
-    labels: Sequence[str], every: Mapping[str, int], last: Mapping[str, Sighting], now: Sighting, limits: Tracking
+    labels: Sequence[str],
+    every: Mapping[str, int],
+    settled: Collection[str],
+    last: Mapping[str, Sighting],
+    now: Sighting,
+    limits: Tracking,
 ) -> tuple[str, ...]:
-    """The labels that are to be computed: new, stale, turned or grown. Those not in `every` always are.
+    """The labels that are to be computed: new, undecided, stale, turned or grown. Those not in `every` always are.
 
     Args:
         labels: all that there are, in the order of the answer.
         every: label -> frames from one time to the next.
+        settled: those that are decided already.
         last: label -> how the person was seen when it was last computed. now: how the person is seen.
     """
     found = []
     for label in labels:
         before = last.get(label)
-        if before is None or now.frame - before.frame >= every.get(label, 1):
+        if before is None or label not in settled or now.frame - before.frame >= every.get(label, 1):
             found.append(label)
             continue
         turn = now.aspect / before.aspect

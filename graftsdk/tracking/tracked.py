@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from graftsdk.errors import InputError
 from graftsdk.prediction import Person, Prediction
-from graftsdk.preprocess.frames import Frame
 from graftsdk.tracking.events import Event, decided
 from graftsdk.tracking.identities import Tracker, check_ids, open_tracker
 from graftsdk.tracking.look import Look
@@ -37,7 +36,6 @@ class _Track:
 
 
 def tracked(
-    find: Callable[[Frame], Look],
     labels: tuple[str, ...],
     *,
     split: bool,
@@ -61,14 +59,13 @@ def tracked(
     if on_event is not None and not callable(on_event):
         raise InputError(f"on_event: expected a function of an event, found {type(on_event).__name__}")
     schedule = check_every(every, labels)
-    return Tracked(find, labels, split, open_tracker(track), schedule, tracking or Tracking(), on_event)
+    return Tracked(split, open_tracker(track), schedule, tracking or Tracking(), on_event)
 
 
 class Tracked:
     """Predicts the frames of one stream, one after another.
 
     Args:
-        find: who is in a frame. labels: those that are told.
         split: labels that are not due cost nothing; else whoever is computed is computed whole, and every vote gains.
         tracker: who is who. every: label -> frames from one time to the next.
         options: see `Tracking`. on_event: called with each event before its prediction is handed out.
@@ -79,16 +76,12 @@ class Tracked:
 
     def __init__(
         self,
-        find: Callable[[Frame], Look],
-        labels: tuple[str, ...],
         split: bool,
         tracker: Tracker,
         every: Mapping[str, int],
         options: Tracking,
         on_event: Callable[[Event], object] | None,
     ) -> None:
-        self._find = find
-        self._labels = labels
         self._split = split
         self._tracker = tracker
         self._every = every
@@ -103,14 +96,13 @@ class Tracked:
         """How many tracks are known."""
         return len(self._tracks)
 
-    def __call__(self, frame: Frame) -> Prediction:
-        """The prediction of the next frame.
+    def predict(self, look: Look, frame: int) -> Prediction:
+        """The prediction of the next frame. `frame`: its place in the source.
 
         Raises:
             As `Predictor.predict`; ShapeError, InputError: a tracker's numbers. What a tracker or `on_event` raises.
         """
         self.events = ()
-        look = self._find(frame)
         boxes = look.boxes
         started = time.perf_counter()
         ids = check_ids(self._tracker(boxes, look.scores, look.image), len(boxes))
@@ -119,17 +111,17 @@ class Tracked:
             self._plan = look.plan
             for track in self._tracks.values():
                 track.last, track.votes = {}, {}
-        known = [None if number is None else self._track(number, frame.index) for number in ids]
-        now = [sighting(frame.index, box) for box in boxes]
+        known = [None if number is None else self._track(number, frame) for number in ids]
+        now = [sighting(frame, box) for box in boxes]
         asked = [
-            self._labels if track is None else due(self._labels, self._every, track.last, seen, self._options)
+            look.labels if track is None else due(look.labels, self._every, track.told, track.last, seen, self._options)
             for track, seen in zip(known, now, strict=True)
         ]
         answers = self._compute(look, asked)
-        prediction = look.prediction(self._labels, self._vote(known, now, answers))
+        prediction = look.prediction(self._vote(look.labels, known, now, answers))
         persons = tuple(person.on_track(number) for person, number in zip(prediction, ids, strict=True))
-        self.events = tuple(self._told(persons, known, answers, frame.index))
-        self._forget(frame.index)
+        self.events = tuple(self._told(persons, known, answers, frame))
+        self._forget(frame)
         for event in self.events if self._on_event is not None else ():
             assert self._on_event is not None  # just looked
             self._on_event(event)
@@ -145,7 +137,7 @@ class Tracked:
         groups: dict[tuple[str, ...], list[int]] = {}
         for person, labels in enumerate(asked):
             if labels:
-                groups.setdefault(labels if self._split else self._labels, []).append(person)
+                groups.setdefault(labels if self._split else look.labels, []).append(person)
         answers: list[dict[str, npt.NDArray[np.float32]]] = [{} for _ in asked]
         for labels, persons in groups.items():
             found = look.score(persons, labels)
@@ -154,12 +146,16 @@ class Tracked:
         return answers
 
     def _vote(
-        self, known: Sequence[_Track | None], now: Sequence[Sighting], answers: Sequence[Rows]
+        self,
+        labels: Sequence[str],
+        known: Sequence[_Track | None],
+        now: Sequence[Sighting],
+        answers: Sequence[Rows],
     ) -> dict[str, npt.NDArray[np.float64]]:
         """Label -> what is shown, [N, C]."""
-        shown: dict[str, list[npt.NDArray[Any]]] = {label: [] for label in self._labels}
+        shown: dict[str, list[npt.NDArray[Any]]] = {label: [] for label in labels}
         for track, seen, answer in zip(known, now, answers, strict=True):
-            for label in self._labels:
+            for label in labels:
                 if track is None:
                     shown[label].append(answer[label])
                     continue
