@@ -1,0 +1,329 @@
+"""`Service`: a predictor, its batcher and those who watch them, behind every route. No HTTP in here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from graftsdk.attribute import Attribute, decisions
+from graftsdk.engines import default_threads
+from graftsdk.engines.golden import check_golden, log_golden
+from graftsdk.errors import GraftError, InputError, NonFiniteOutput
+from graftsdk.plan import BranchDocument, Plan
+from graftsdk.prediction import Prediction
+from graftsdk.predictor import Predictor
+from graftsdk.preprocess import decode_image, golden_crops, mask_crop
+from graftsdk.scores import Thresholds, resolve_thresholds
+from graftsdk.serving.problems import ClientGone, Problem, problem_of
+from graftsdk.serving.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from graftsdk.serving.harvest import Harvest
+    from graftsdk.serving.metrics import Metrics
+    from graftsdk.serving.profiles import Profiles
+    from graftsdk.serving.shadow import Shadow
+    from graftsdk.serving.watch import PlanWatcher
+
+__all__ = ["Service", "until_gone"]
+
+_log = logging.getLogger("graftsdk.serving")
+T = TypeVar("T")
+Crops = npt.NDArray[np.float32]
+Scores = dict[str, npt.NDArray[np.float32]]
+
+
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+class Service:
+    """What the routes call. Its methods belong to one event loop; `start` before the first, `stop` after the last.
+
+    Args:
+        predictor: closed by `stop`, and so are `shadow`, `harvest` and `watcher`.
+        settings: its limits.
+        metrics, profiles, shadow, harvest, watcher: those who watch; None where nobody asked for them.
+
+    Attributes:
+        ready: the golden crops were computed, and no stop was asked for.
+        cut: how many requests were still unanswered when the time for a graceful stop was over.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        settings: ServeSettings,
+        *,
+        metrics: Metrics | None = None,
+        profiles: Profiles | None = None,
+        shadow: Shadow | None = None,
+        harvest: Harvest | None = None,
+        watcher: PlanWatcher | None = None,
+    ) -> None:
+        self.predictor = predictor
+        self.settings = settings
+        self.metrics = metrics
+        self.profiles = profiles
+        self.shadow = shadow
+        self.harvest = harvest
+        self.watcher = watcher
+        self.ready = False
+        self.cut = 0
+        self.batcher = predictor.batcher(
+            max_batch=settings.max_batch, max_wait_ms=settings.max_wait_ms, queue=settings.queue
+        )
+        if metrics is not None:
+            self.batcher.observe = metrics.batch
+        # Decoding crops, writing JSON: work that would hold up the event loop, and that takes memory by the thread.
+        self._workers: Executor = ThreadPoolExecutor(max(2, default_threads()), "graftsdk-serve")
+
+    async def start(self) -> None:
+        """Compute the golden crops as a request would; from then on it is ready.
+
+        Raises:
+            GraftError: the engine does not work.
+        """
+        plan = self.predictor.plan
+        crops = golden_crops(plan.manifest.crop)
+        found = await asyncio.wrap_future(self.batcher.submit_crops(crops, None))
+        changes = check_golden(lambda *_: found, plan.manifest, crops, decisions, self.predictor.labels)
+        log_golden(changes)
+        self.ready = True
+
+    async def stop(self) -> None:
+        """Finish what was accepted, then let go of everything."""
+        self.ready = False
+        loop = asyncio.get_running_loop()
+        if self.watcher is not None:  # first: no reload while the predictor closes
+            await loop.run_in_executor(None, self.watcher.close)
+        await loop.run_in_executor(None, self.batcher.close)
+        watching: list[_Closes | None] = [self.shadow, self.harvest]
+        for each in (*watching, self.predictor):
+            if each is not None:
+                await loop.run_in_executor(None, each.close)
+        self._workers.shutdown(wait=True)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    async def predict(
+        self, data: bytes, labels: Sequence[str] | None, profile: str | None, *, masks: bool, request_id: str
+    ) -> bytes:
+        """The JSON of an image's prediction, UTF-8.
+
+        Raises:
+            Problem: an unknown label or profile. GraftError: as `Predictor.predict`, and Overloaded.
+        """
+        self._check_labels(labels)
+        thresholds = self._thresholds(profile)
+        prediction = await self.batcher.apredict(
+            data, labels=labels, thresholds=thresholds, timeout=self.settings.seconds
+        )
+        return await self._work(partial(self._told, prediction, profile, masks, request_id))
+
+    async def crops(
+        self, pictures: Sequence[tuple[str, bytes]], labels: Sequence[str] | None, profile: str | None, request_id: str
+    ) -> bytes:
+        """The JSON of pictures of one person each, UTF-8; one that cannot be used has its problem at its place.
+
+        Raises:
+            Problem: an unknown label or profile. GraftError: the engine's errors, and Overloaded.
+        """
+        self._check_labels(labels)
+        while True:
+            plan = self.predictor.plan  # what it says of a label has to be what its scores were made with
+            thresholds = self._thresholds(profile)
+            wanted = tuple(labels) if labels is not None else self.predictor.labels
+            cut = [
+                await self._work(partial(_cut, data, plan)) for _, data in pictures
+            ]  # one after another: a request has one picture's pixels in memory, not all
+            sound = [crop for crop in cut if not isinstance(crop, InputError)]
+            scores = await self._scores(np.concatenate(sound), wanted) if sound else {}
+            if self.predictor.plan is plan:
+                break
+        documents = {label: _document(plan, label) for label in wanted}
+        rows = iter(_attributes(documents, scores, resolve_thresholds(documents, thresholds), len(sound)))
+        told = []
+        for (name, _), crop in zip(pictures, cut, strict=True):
+            if isinstance(crop, InputError):
+                told.append({"name": name, "error": problem_of(crop).document(request_id)})
+            else:
+                told.append({"name": name, "attributes": next(rows)})
+        return _json({"id": request_id, "plan": plan.digest, "profile": profile, "crops": told})
+
+    async def infer(self, crops: Crops, labels: Sequence[str]) -> tuple[Scores, str]:
+        """Label -> float32[N, C], and the digest of the plan that answered.
+
+        Raises:
+            Problem: crops that no network takes. GraftError: the engine's errors, and Overloaded.
+        """
+        while True:
+            plan = self.predictor.plan
+            try:
+                found = await self._scores(crops, tuple(labels))
+            except NonFiniteOutput as error:  # of numbers that the client chose
+                detail = "crops: expected values as mask_crop makes them, found such that a score is no number"
+                raise Problem(422, "crops", detail) from error
+            if self.predictor.plan is plan:
+                return found, plan.digest
+
+    async def _scores(self, crops: Crops, labels: tuple[str, ...]) -> Scores:
+        future = self.batcher.submit_crops(crops, labels, timeout=self.settings.seconds)
+        found: Scores = await asyncio.wrap_future(future)
+        return found
+
+    # -----------------------------------------------------------------------------------------------------------------
+    def description(self) -> dict[str, Any]:
+        """The plan that answers, as JSON types: what `GET /v1/plan` tells."""
+        plan = self.predictor.plan
+        manifest = plan.manifest
+        segmenter = manifest.segmenter
+        return {
+            "digest": plan.digest,
+            "version": _version(),
+            "labels": [_label(_document(plan, label)) for label in self.predictor.labels],
+            "crop": manifest.crop.to_dict(),
+            "segmenter": None if segmenter is None else segmenter.to_dict(),
+            "profiles": list(self.profiles.names) if self.profiles is not None else [],
+        }
+
+    def refused(self) -> str | None:
+        """Why the last plan file that was tried does not serve, without its path; None where the newest one does."""
+        text = None if self.watcher is None else self.watcher.refused
+        path = self.predictor.plan.path
+        if text is None or path is None:
+            return text
+        return text.replace(str(path), "plan").replace(str(path.parent), "")[:500]
+
+    def count_cut(self) -> None:
+        """Note that a request was accepted and will not be answered."""
+        self.cut += 1
+
+    def answered(self, method: str, route: str, status: int, seconds: float, request_id: str) -> None:
+        """Note that a request is done: in the metrics, and as a line of the log, which has no image and no query."""
+        if self.metrics is not None:
+            self.metrics.request(route, status, seconds)
+        _log.info(
+            "request",
+            extra={"id": request_id, "method": method, "route": route, "status": status, "ms": round(1e3 * seconds, 1)},
+        )
+
+    def _check_labels(self, labels: Sequence[str] | None) -> None:
+        known = self.predictor.labels
+        if labels is not None and (len(set(labels)) != len(labels) or any(label not in known for label in labels)):
+            raise Problem(
+                422, "unknown_label", "labels: expected some of those of GET /v1/plan, each once, found others"
+            )
+
+    def _thresholds(self, profile: str | None) -> Thresholds | None:
+        if profile is None:
+            return None
+        if self.profiles is None or profile not in self.profiles.names:
+            raise Problem(422, "unknown_profile", "profile: expected one of those of GET /v1/plan, found another")
+        found: Mapping[str, Any] = self.profiles.thresholds(profile)
+        return {label: value for label, value in found.items() if label in self.predictor.labels}
+
+    def _told(self, prediction: Prediction, profile: str | None, masks: bool, request_id: str) -> bytes:
+        limit = self.settings.max_persons
+        if len(prediction) > limit:
+            prediction = replace(prediction, persons=prediction.persons[:limit], truncated=True)
+        found = {"id": request_id, "profile": profile, **prediction.to_dict(masks=masks)}
+        del found["source"]
+        self._observe(prediction)
+        return _json(found)
+
+    def _observe(self, prediction: Prediction) -> None:
+        """Those who watch see it; what goes wrong with them (a full disk) is theirs, not the client's."""
+        try:
+            if self.metrics is not None:
+                self.metrics.prediction(prediction)
+            if self.shadow is not None:
+                self.shadow.offer(prediction.image, prediction)
+            if self.harvest is not None:
+                self.harvest.offer(prediction)
+        except (OSError, GraftError) as error:
+            _log.warning("what watches the service failed: %s", error)
+
+    async def _work(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._workers, call)
+
+
+async def until_gone(work: Awaitable[T], receive: Callable[[], Awaitable[Mapping[str, Any]]]) -> T:
+    """What `work` gives; where the client goes away first, the work is dropped.
+
+    Raises:
+        ClientGone: it went.
+    """
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return await working
+        raise ClientGone
+    finally:
+        gone.cancel()
+        working.cancel()
+
+
+async def _disconnected(receive: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _cut(data: bytes, plan: Plan) -> Crops | InputError:
+    """float32[1, 3, H, W] of a picture that is one person's box, or why there is none."""
+    try:
+        image = decode_image(data)
+        height, width = image.shape[:2]
+        return mask_crop(image, np.array([[0, 0, width, height]], np.float32), None, plan.manifest.crop, threads=1)
+    except InputError as error:
+        return error
+
+
+def _attributes(
+    documents: Mapping[str, BranchDocument], scores: Scores, thresholds: Mapping[str, Mapping[str, float]], count: int
+) -> list[dict[str, Any]]:
+    """Of each of `count` crops: label -> attribute, as JSON types."""
+    rows: list[dict[str, Any]] = [{} for _ in range(count)]
+    for label, document in documents.items():
+        for row, values in zip(rows, scores.get(label, ()), strict=True):
+            found = dict(zip(document.classes, map(float, values), strict=True))
+            row[label] = Attribute(label, document.classes, found, thresholds[label]).to_dict()
+    return rows
+
+
+def _document(plan: Plan, label: str) -> BranchDocument:
+    found = plan.manifest.find(label)
+    if found is None:  # a reload took it away meanwhile
+        raise Problem(422, "unknown_label", "labels: expected some of those of GET /v1/plan, each once, found others")
+    return found[1].document
+
+
+def _label(document: BranchDocument) -> dict[str, Any]:
+    return {
+        "label": document.label,
+        "classes": list(document.classes),
+        "thresholds": dict(document.thresholds),
+        "tap": document.tap,
+        "licence": document.provenance.licence,
+        "metrics": dict(document.metrics),
+    }
+
+
+def _json(value: Any) -> bytes:
+    # Label names may be of any script; a lone surrogate cannot be in them, their files were checked.
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+
+
+def _version() -> str:
+    import graftsdk
+
+    return graftsdk.__version__
