@@ -58,8 +58,8 @@ class Clock:
     def __init__(self, predictor: Predictor) -> None:
         self.spent: dict[str, float] = {}
         for name, owner, attribute in (
-            ("segmenter", predictor._segmenter.engine, "run"),
-            ("engine", predictor._engine, "run"),
+            ("segmenter", predictor._loaded.segmenter.engine, "run"),
+            ("engine", predictor._loaded.engine, "run"),
             ("kernel", crop, "native_mask_crop"),
         ):
             setattr(owner, attribute, self.timed(name, getattr(owner, attribute)))

@@ -6,39 +6,33 @@ decode -> segment -> crop -> engine -> decide; each stage is a package of its ow
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from graftsdk.engines import Engine, default_threads
-from graftsdk.engines.golden import GoldenChange, check_golden, log_golden
-from graftsdk.engines.opener import Opener
-from graftsdk.errors import DTypeError, GraftError, InputError, NonFiniteOutput, ShapeError
-from graftsdk.graft import joints_of, scores_name
+from graftsdk.engines.golden import GoldenChange
+from graftsdk.errors import GraftError, InputError, NonFiniteOutput
 from graftsdk.incoming import decode_or_take, decode_or_take_ahead
-from graftsdk.plan import BranchDocument, Plan, PlanSource, open_plan
-from graftsdk.prediction import Prediction, decisions
-from graftsdk.preprocess import BoxMasks, golden_crops, list_images
+from graftsdk.loaded import Loaded, closed
+from graftsdk.plan import Plan, PlanSource
+from graftsdk.prediction import Prediction
+from graftsdk.preprocess import BoxMasks, list_images
 from graftsdk.preprocess.ahead import Decoded
-from graftsdk.preprocess.crop import check_persons
 from graftsdk.preprocess.decode import check_decoding, source_name
 from graftsdk.preprocess.frames import Frame, open_frames
 from graftsdk.scene import CropBatch, Scene
-from graftsdk.scores import Thresholds, check_fraction, check_scores, copy_thresholds, resolve_thresholds
-from graftsdk.segment import MAX_PERSONS, Instances
-from graftsdk.segmenter import Segmenter
+from graftsdk.scores import Thresholds, check_fraction, copy_thresholds
 from graftsdk.stream import Stream
 from graftsdk.text import one_line
 
 if TYPE_CHECKING:
-    from graftsdk.device_frame import DeviceImage
-    from graftsdk.device_scene import DeviceCropBatch, DeviceFrames
-    from graftsdk.device_segmenter import Found
+    from graftsdk.batching import Batcher
+    from graftsdk.device_scene import DeviceCropBatch
+    from graftsdk.tracking import Event, Look, Tracker, Tracking
 
 __all__ = ["Predictor"]
 
@@ -74,11 +68,6 @@ class Predictor:
     Raises:
         PlanError: the plan, or a built engine, cannot be trusted. InputError: an argument.
         EngineError: the engine cannot be opened. MissingDependency: the library that runs it is not installed.
-
-    Attributes:
-        labels: those that are computed. plan: the open plan. device: "cpu" or "cuda", what really runs.
-        forms: part -> how it is computed, where not in float32; see `Manifest.forms`.
-        golden: of TensorRT's engines, how far each label's golden scores are from those that the plan stores.
     """
 
     def __init__(
@@ -114,54 +103,37 @@ class Predictor:
             "build": build,
             "trust_engines": trust_engines,
         }
-        self._min_score = min_score
-        self._threads = default_threads() if threads is None else threads
-        with ExitStack() as undo:  # nothing stays open where the constructor raises
-            self.plan: Plan = undo.enter_context(open_plan(source))
-            self._path = None if self.plan.path is None else os.path.abspath(self.plan.path)
-            manifest = self.plan.manifest
-            self._joints = joints_of(manifest, labels)
-            self.labels: tuple[str, ...] = tuple(self._joints)
-            self._score_names = {label: scores_name(joint) for label, joint in self._joints.items()}
-            self._documents = {label: _document(self.plan, label) for label in self.labels}
-            self._thresholds = resolve_thresholds(self._documents, thresholds)
-            self._opener = Opener(
-                self._path,
-                device=device,
-                threads=threads,
-                engine=engine,
-                runtime=runtime,
-                engines=engines,
-                build=build,
-                trust_engines=trust_engines,
-                precision=precision or "float32",
-                layout=layout,
-                labels=None if labels is None else self.labels,
-            )
-            undo.callback(self._opener.close)
-            self.forms = self._opener.forms(manifest)
-            graphs = self._opener.graphs(self.plan, self._joints)
-            self._engine: Engine = undo.enter_context(self._opener.open(graphs))
-            self.device: str = self._engine.device
-            self._segmenter: Segmenter | None = None
-            if manifest.segmenter is not None:
-                self._segmenter = undo.enter_context(Segmenter.of_plan(self.plan, open_graphs=self._opener.open))
-            self.golden: tuple[GoldenChange, ...] = ()
-            self._frames: DeviceFrames | None = None
-            if self._opener.gpu is not None:  # only here is anything of a GPU imported
-                from graftsdk.device_scene import DeviceFrames
-                from graftsdk.engines.tensorrt_engine import TensorRTEngine
+        self._loaded = Loaded(source, self._options)
 
-                assert isinstance(self._engine, TensorRTEngine)  # the opener has a GPU for no other
-                self._frames = DeviceFrames(self._engine, self._opener.gpu, manifest.crop, self._segmenter)
-                undo.callback(self._frames.close)
-            self._warm_up()
-            undo.pop_all()
+    @property
+    def plan(self) -> Plan:
+        """The open plan."""
+        return self._loaded.plan
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that are computed."""
+        return self._loaded.labels
+
+    @property
+    def device(self) -> str:
+        """What really runs, "cpu" or "cuda"."""
+        return self._loaded.engine.device
+
+    @property
+    def forms(self) -> dict[str, str]:
+        """Part -> how it is computed, where not in float32; see `Manifest.forms`."""
+        return self._loaded.forms
+
+    @property
+    def golden(self) -> tuple[GoldenChange, ...]:
+        """Of TensorRT's engines, how far each label's golden scores are from those that the plan stores."""
+        return self._loaded.golden
 
     @property
     def parts(self) -> frozenset[str]:
         """Names of the trunks and branches that its labels need."""
-        return frozenset(part for joint in self._joints.values() for part in (joint.trunk, joint.branch))
+        return frozenset(part for joint in self._loaded.joints.values() for part in (joint.trunk, joint.branch))
 
     @overload
     def predict(
@@ -172,6 +144,7 @@ class Predictor:
         boxes: Sequence[npt.ArrayLike | None] | None = None,
         color: Literal["bgr", "rgb"] = "bgr",
         labels: Sequence[str] | None = None,
+        thresholds: Thresholds | None = None,
         reduce: int = 1,
         errors: Literal["raise"] = "raise",
     ) -> list[Prediction]: ...
@@ -184,6 +157,7 @@ class Predictor:
         boxes: Sequence[npt.ArrayLike | None] | None = None,
         color: Literal["bgr", "rgb"] = "bgr",
         labels: Sequence[str] | None = None,
+        thresholds: Thresholds | None = None,
         reduce: int = 1,
         errors: Literal["return"],
     ) -> list[Prediction | GraftError]: ...
@@ -196,6 +170,7 @@ class Predictor:
         boxes: npt.ArrayLike | None = None,
         color: Literal["bgr", "rgb"] = "bgr",
         labels: Sequence[str] | None = None,
+        thresholds: Thresholds | None = None,
         reduce: int = 1,
     ) -> Prediction: ...
     def predict(
@@ -206,6 +181,7 @@ class Predictor:
         boxes: Any = None,
         color: Literal["bgr", "rgb"] = "bgr",
         labels: Sequence[str] | None = None,
+        thresholds: Thresholds | None = None,
         reduce: int = 1,
         errors: Literal["raise", "return"] = "raise",
     ) -> Any:
@@ -225,6 +201,7 @@ class Predictor:
             boxes: [N, 4], xyxy in pixels of the image, half-open; of a list of images: likewise.
             color: channel order of arrays, "bgr" or "rgb".
             labels: the labels to return, in this order; None for all of the predictor's.
+            thresholds: of this call, put over the predictor's; as for the class.
             reduce: 1, 2, 4 or 8: decode at that part of the size. Faster, and the scores are other ones; boxes and
                 masks, given or found, are in pixels of the reduced image, which is `Prediction.image`.
             errors: what becomes of an image of a list that cannot be used: "raise" its error, or "return" it at its
@@ -236,29 +213,35 @@ class Predictor:
             PlanCorrupt: a branch gives something else than probabilities, whatever the image; names the label.
             EngineError: the engine failed.
         """
-        wanted = self._wanted(labels)
         check_decoding(color, reduce)
         if not isinstance(errors, str) or errors not in ("raise", "return"):
             raise InputError(f"errors: expected 'raise' or 'return', found {errors!r:.40}")
-        if _is_folder(image):
-            folder, image = image, list_images(image)
-            if not image:
-                raise InputError(
-                    f"folder: expected images in {os.fspath(folder)!r:.200}, found none; folders inside it are not read"
-                )
-        if not isinstance(image, (list, tuple)):
-            if errors != "raise":
-                raise InputError(f"errors={errors!r}: expected a list of images, found one image; its error is raised")
-            only = decode_or_take(image, color, reduce, self._frames)
-            return self._predict(iter([only]), [masks], [boxes], wanted, _raise)[0]
-        count = len(image)
-        for name, side in (("masks", masks), ("boxes", boxes)):
-            if side is not None and (not isinstance(side, (list, tuple)) or len(side) != count):
-                found = f"{len(side)} entries" if isinstance(side, (list, tuple)) else type(side).__name__
-                raise InputError(f"{name}: expected a list with one entry an image ({count}), or None, found {found}")
-        with closing(decode_or_take_ahead(image, color, reduce, self._frames)) as decoded:
-            fail = partial(_raise_named if errors == "raise" else _named, image)
-            return self._predict(decoded, masks or [None] * count, boxes or [None] * count, wanted, fail)
+        with self._hold() as loaded:
+            call = _Call(loaded, loaded.wanted(labels), loaded.overridden(thresholds))
+            if _is_folder(image):
+                folder, image = image, list_images(image)
+                if not image:
+                    raise InputError(
+                        f"folder: expected images in {os.fspath(folder)!r:.200}, found none; folders inside it are not "
+                        f"read"
+                    )
+            if not isinstance(image, (list, tuple)):
+                if errors != "raise":
+                    raise InputError(
+                        f"errors={errors!r}: expected a list of images, found one image; its error is raised"
+                    )
+                only = decode_or_take(image, color, reduce, loaded.frames)
+                return call.predict(iter([only]), [masks], [boxes], _raise)[0]
+            count = len(image)
+            for name, side in (("masks", masks), ("boxes", boxes)):
+                if side is not None and (not isinstance(side, (list, tuple)) or len(side) != count):
+                    found = f"{len(side)} entries" if isinstance(side, (list, tuple)) else type(side).__name__
+                    raise InputError(
+                        f"{name}: expected a list with one entry an image ({count}), or None, found {found}"
+                    )
+            with closing(decode_or_take_ahead(image, color, reduce, loaded.frames)) as decoded:
+                fail = partial(_raise_named if errors == "raise" else _named, image)
+                return call.predict(decoded, masks or [None] * count, boxes or [None] * count, fail)
 
     def stream(
         self,
@@ -268,6 +251,10 @@ class Predictor:
         live: bool | None = None,
         labels: Sequence[str] | None = None,
         reduce: int = 1,
+        track: Literal["supervision"] | Tracker | None = None,
+        every: Mapping[str, int] | None = None,
+        tracking: Tracking | None = None,
+        on_event: Callable[[Event], object] | None = None,
     ) -> Stream:
         """The predictions of a video, a folder, a camera or a network stream, one after another.
 
@@ -283,20 +270,35 @@ class Predictor:
                 at its own pace, as if it were a camera.
             labels: the labels to return, in this order; None for all of the predictor's.
             reduce: as for `predict`.
+            track: who is who, see docs/tracks.md: "supervision" for ByteTrack (`pip install trackers`), or a function
+                (boxes float32[N, 4], scores float32[N], frame uint8[H, W, 3]) -> int[N], -1 for none. Scores are then
+                voted over each person's track, and `stream.events` tells decisions, each once.
+            every: label -> frames from one computing to the next for a person; needs `track`. The labels that are not
+                named are computed on each frame. With layout="split" only the branches that are due run.
+            tracking: when a label is computed before its time, how much is forgotten, when something is decided.
+            on_event: called with each event, before its prediction is handed out.
 
         Raises:
+            MissingDependency: track="supervision" without its packages.
             InputError, DecodeError: the source cannot be opened, or is used in a forked child; or, after the frames
                 that came, a video is cut off or a camera is gone. An image of a folder or list is left out, and
                 `failures` says why.
             NonFiniteOutput, PlanCorrupt, EngineError: as `predict`.
         """
-        wanted = self._wanted(labels)
+        from graftsdk.tracking import tracked  # not on the way of a warm start
+
+        wanted, split = self._loaded.wanted(labels), self._options["layout"] == "split"
+        tracks = tracked(wanted, split=split, track=track, every=every, tracking=tracking, on_event=on_event)
 
         def predict(frame: Frame) -> Prediction:
             decoded = Decoded(frame.source, frame.image, frame.decode_ms)
-            return self._predict(iter([decoded]), [None], [None], wanted, _raise)[0]  # type: ignore[return-value]
+            with self._hold() as loaded:
+                call = _Call(loaded, loaded.wanted(labels), loaded.thresholds)
+                if tracks is not None:
+                    return tracks.predict(call.look(decoded), frame.index)
+                return call.predict(iter([decoded]), [None], [None], _raise)[0]  # type: ignore[return-value]
 
-        return Stream(open_frames(source, stride=stride, live=live, reduce=reduce), predict)
+        return Stream(open_frames(source, stride=stride, live=live, reduce=reduce), predict, tracks)
 
     def run(
         self, crops: npt.NDArray[np.float32], labels: Sequence[str] | None = None
@@ -312,29 +314,27 @@ class Predictor:
             NonFiniteOutput: a score is NaN or infinite; names label and row.
             PlanCorrupt: a branch gives something else than probabilities of its classes; names the label.
         """
-        wanted = self._wanted(labels)
-        height, width = self.plan.manifest.crop.size
-        if not isinstance(crops, np.ndarray) or crops.dtype != np.float32:
-            kind = crops.dtype if isinstance(crops, np.ndarray) else type(crops).__name__
-            raise DTypeError(f"crops: expected a float32 array, found {kind}; graftsdk.preprocess.mask_crop makes them")
-        if crops.ndim != 4 or crops.shape[1:] != (3, height, width):
-            raise ShapeError(f"crops: expected [N, 3, {height}, {width}], found {list(crops.shape)}")
-        found: dict[str, npt.NDArray[np.float32]] = {}
-        for label, scores in self._scores(crops, wanted).items():
-            check_scores(label, self._documents[label].classes, scores, len(crops), "crop {}".format)
-            shared = any(scores is other for other in found.values())
-            found[label] = scores.copy() if shared else scores  # arrays that are handed out belong to the caller
-        return found
+        with self._hold() as loaded:
+            return loaded.run(crops, labels)
+
+    def batcher(self, max_batch: int = 32, max_wait_ms: float = 0.0, queue: int = 64) -> Batcher:
+        """What lets callers in any thread or event loop share batches; close it before the predictor.
+
+        Args:
+            max_batch: crops that are computed at once.
+            max_wait_ms: how long a batch with room waits for more; 0 takes what is there.
+            queue: images that may wait; more are refused with Overloaded.
+
+        Raises:
+            InputError: an argument.
+        """
+        from graftsdk.batching import Batcher  # where nobody batches, nothing of it is loaded
+
+        return Batcher(self._hold, max_batch=max_batch, max_wait_ms=max_wait_ms, queue=queue)
 
     def close(self) -> None:
         """Let go of the engines and the plan's file. Calls in flight finish; later ones raise EngineClosed."""
-        if self._frames is not None:
-            self._frames.close()
-        self._engine.close()
-        if self._segmenter is not None:
-            self._segmenter.close()
-        self._opener.close()
-        self.plan.close()  # last: in a forked child an engine may have been opening it
+        self._loaded.retire()
 
     def __enter__(self) -> Predictor:
         return self
@@ -343,53 +343,39 @@ class Predictor:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._path is None:
+        path = self._loaded.path
+        if path is None:
             raise InputError("a predictor made from bytes or a file object does not pickle; make it from a path")
-        return _reopen, (self._path, self._options)
+        return _reopen, (path, self._options)
 
     def __repr__(self) -> str:
         return f"Predictor({str(self.plan.path)!r}, device={self.device!r}, labels={list(self.labels)})"
 
-    def _wanted(self, labels: Sequence[str] | None) -> tuple[str, ...]:
-        if labels is None:
-            return self.labels
-        wanted = () if isinstance(labels, (str, bytes)) or not isinstance(labels, Iterable) else tuple(labels)
-        texts = all(isinstance(label, str) for label in wanted)
-        if not wanted or not texts or any(label not in self.labels or wanted.count(label) > 1 for label in wanted):
-            found = " ".join(f"{labels!r:.200}".split())  # an array's text has several lines
-            raise InputError(f"labels: expected a list of some of {list(self.labels)}, each once, found {found}")
-        return wanted
+    def _hold(self) -> Loaded:
+        """The plan that serves now, held until the end of a `with` block. Raises EngineClosed."""
+        while True:
+            loaded = self._loaded
+            if loaded.hold():
+                return loaded
+            if loaded is self._loaded:  # not swapped in between
+                raise closed()
 
-    def _names(self, labels: tuple[str, ...]) -> dict[str, str]:
-        """Label -> the engine's value that its scores are."""
-        return {label: self._score_names[label] for label in labels}
 
-    def _scores(self, crops: npt.NDArray[np.float32], labels: tuple[str, ...]) -> dict[str, npt.NDArray[np.float32]]:
-        """Label -> what its branch gives, [N, ...]; labels of one branch share an array. Not checked."""
-        names = self._names(labels)
-        values = self._engine.run({"crops": crops}, list(dict.fromkeys(names.values())))
-        return {label: values[name] for label, name in names.items()}
+class _Call:
+    """One call: the plan that it began with, its labels and its thresholds."""
 
-    def _warm_up(self) -> None:
-        """The first run of a graph that was just compiled is slow; it must not be a user's."""
-        if self._opener.engine == "tensorrt":  # warm already; other kernels than those that the plan was verified on
-            crops = golden_crops(self.plan.manifest.crop)
-            self.golden = check_golden(self.run, self.plan.manifest, crops, decisions, self.labels)
-            log_golden(self.golden)
-        elif self._engine.compiled:
-            self._engine.run({"crops": np.zeros((1, 3, *self.plan.manifest.crop.size), np.float32)})
-        if self._segmenter is not None and self._segmenter.compiled:
-            self._segment(np.zeros((64, 64, 3), np.uint8))
+    def __init__(self, loaded: Loaded, labels: tuple[str, ...], thresholds: Mapping[str, Mapping[str, float]]) -> None:
+        self._loaded, self._labels, self._thresholds = loaded, labels, thresholds
 
-    def _predict(
+    def predict(
         self,
         images: Iterator[Decoded],
         masks: Sequence[Any],
         boxes: Sequence[Any],
-        labels: tuple[str, ...],
         fail: Callable[[int, GraftError], GraftError],
     ) -> list[Prediction | GraftError]:
         """A prediction for each image, or what `fail` makes of its place and error, should it not raise."""
+        loaded = self._loaded
         batches: dict[bool, CropBatch | DeviceCropBatch] = {}  # whether its images lie on the device -> a batch
         scenes: list[Scene | GraftError] = []
         for index, decoded in enumerate(images):
@@ -397,10 +383,10 @@ class Predictor:
                 if isinstance(decoded.image, GraftError):
                     raise decoded.image
                 scene = Scene(decoded)
-                self._find(scene, masks[index], boxes[index])
+                loaded.find(scene, masks[index], boxes[index])
                 on_device = not isinstance(scene.image, np.ndarray)
                 if on_device not in batches:
-                    batches[on_device] = self._batch(on_device, labels)
+                    batches[on_device] = loaded.batch(on_device, self._labels)
                 batches[on_device].add(scene)
                 scenes.append(scene)
             except (InputError, NonFiniteOutput) as error:
@@ -414,44 +400,17 @@ class Predictor:
             elif done.error is not None:
                 found.append(fail(index, done.error))
             else:
-                found.append(done.prediction(labels, self._documents, self._thresholds, self.plan.digest))
+                found.append(loaded.prediction(done, self._labels, self._thresholds))
         return found
 
-    def _batch(self, on_device: bool, labels: tuple[str, ...]) -> CropBatch | DeviceCropBatch:
-        if on_device:
-            assert self._frames is not None  # it took the frame
-            return self._frames.batch(self._documents, self._names(labels))
-        compute = partial(self._scores, labels=labels)
-        return CropBatch(self.plan.manifest.crop, self._threads, self._documents, compute)
+    def look(self, decoded: Decoded) -> Look:
+        """A frame in which persons were found, for a stream with tracks: what it needs is computed on demand."""
+        from graftsdk.tracking import Look
 
-    def _find(self, scene: Scene, masks: Any, boxes: Any) -> None:
-        """Who is to be cut out of the image."""
-        started = time.perf_counter()
-        size = scene.size
-        if boxes is not None or masks is not None:
-            scene.boxes, scene.masks, scene.truncated = check_persons(
-                boxes, masks, size, self.plan.manifest.crop, MAX_PERSONS
-            )
-        elif self._segmenter is not None:
-            found = self._segment(scene.image)
-            scene.boxes, scene.scores, scene.masks = found.boxes, found.scores, found.masks
-            scene.truncated = found.truncated
-        else:
-            scene.boxes = np.array([[0, 0, size[1], size[0]]], np.float32)
-        scene.timings["segment"] = 1e3 * (time.perf_counter() - started)
-
-    def _segment(self, image: npt.NDArray[np.uint8] | DeviceImage) -> Instances | Found:
-        assert self._segmenter is not None  # callers look
-        if not isinstance(image, np.ndarray):
-            assert self._frames is not None  # it took the frame
-            return self._frames.find(image, self._min_score)
-        return self._segmenter.find(image, self._min_score)
-
-
-def _document(plan: Plan, label: str) -> BranchDocument:
-    found = plan.manifest.find(label)
-    assert found is not None  # joints_of found it
-    return found[1].document
+        loaded, scene = self._loaded, Scene(decoded)
+        loaded.find(scene, None, None)
+        batch = partial(loaded.batch, not isinstance(scene.image, np.ndarray))
+        return Look(scene, self._labels, batch, loaded.documents, self._thresholds, loaded.plan.digest)
 
 
 def _is_folder(image: Any) -> bool:

@@ -18,6 +18,7 @@ __all__ = [
     "check_fraction",
     "check_scores",
     "copy_thresholds",
+    "override_thresholds",
     "resolve_thresholds",
 ]
 
@@ -77,8 +78,17 @@ def are_probabilities(scores: Sequence[npt.NDArray[Any]], count: int, classes: S
 def resolve_thresholds(
     documents: Mapping[str, BranchDocument], overrides: Thresholds | None
 ) -> dict[str, dict[str, float]]:
-    """Label -> class -> threshold: the plan's, with the caller's put over them."""
-    found = {label: dict(document.thresholds) for label, document in documents.items()}
+    """Label -> class -> threshold: the plan's, with the caller's put over them. Raises InputError."""
+    return override_thresholds(documents, {label: each.thresholds for label, each in documents.items()}, overrides)
+
+
+def override_thresholds(
+    documents: Mapping[str, BranchDocument],
+    thresholds: Mapping[str, Mapping[str, float]],
+    overrides: Thresholds | None,
+) -> dict[str, dict[str, float]]:
+    """Label -> class -> threshold: `thresholds`, with `overrides` put over them. Raises InputError."""
+    found = {label: dict(thresholds[label]) for label in documents}
     if overrides is not None and not isinstance(overrides, Mapping):
         raise InputError(f"thresholds: expected {{label: threshold}}, found {type(overrides).__name__}")
     for label, value in (overrides or {}).items():

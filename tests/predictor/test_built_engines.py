@@ -35,6 +35,7 @@ from graftsdk.errors import (
     PlanCorrupt,
 )
 from graftsdk.export import BuildReport
+from graftsdk.loaded import Loaded
 from graftsdk.plan import PartInfo, Provenance, SegmenterInfo
 from graftsdk.plan.edit import create_plan
 from graftsdk.plan.onnx_part import read_segmenter_part
@@ -305,7 +306,7 @@ def test_after_close_everything_is_given_back(machine: Machine, path: Path, imag
 
 def test_a_refused_one_gives_everything_back(machine: Machine, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.build(path)
-    monkeypatch.setattr(Predictor, "_warm_up", lambda self: 1 / 0)
+    monkeypatch.setattr(Loaded, "warm_up", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         Predictor(path, engine="tensorrt")
     assert machine.device.memory.used == 0 and machine.fake.open_contexts == 0

@@ -25,7 +25,7 @@ def predictor(tmp_path: Path) -> Iterator[Predictor]:
 def watched(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """What the kernel wrote and what the engine was given, call by call."""
     seen: dict[str, list[Any]] = {"cut": [], "fed": []}
-    cut, run = scene.mask_crop, predictor._engine.run
+    cut, run = scene.mask_crop, predictor._loaded.engine.run
 
     def cutting(*args: Any, **kwargs: Any) -> Any:
         seen["cut"].append(kwargs["out"])
@@ -36,7 +36,7 @@ def watched(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
         return run(feeds, outputs)
 
     monkeypatch.setattr(scene, "mask_crop", cutting)
-    monkeypatch.setattr(predictor._engine, "run", running)
+    monkeypatch.setattr(predictor._loaded.engine, "run", running)
     return seen
 
 
@@ -90,7 +90,7 @@ def test_scores_are_those_of_each_image_alone(predictor: Predictor) -> None:
 def test_an_image_whose_scores_are_no_numbers_fails_alone(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = predictor._engine.run
+    run = predictor._loaded.engine.run
 
     def spoilt(feeds: Any, outputs: Any = None) -> Any:
         found = run(feeds, outputs)
@@ -99,7 +99,7 @@ def test_an_image_whose_scores_are_no_numbers_fails_alone(
 
     many, persons = images(4), [boxes(2), boxes(1), boxes(3), boxes(1)]
     sound = predictor.predict(many, boxes=persons)
-    monkeypatch.setattr(predictor._engine, "run", spoilt)
+    monkeypatch.setattr(predictor._loaded.engine, "run", spoilt)
     found = predictor.predict(many, boxes=persons, errors="return")
     assert "person 1 got [nan, nan]" in str(found.pop(2))
     sound.pop(2)

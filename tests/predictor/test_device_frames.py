@@ -103,7 +103,7 @@ class Place:
     def close(self) -> None:
         for pair in self._open.values():
             for predictor in pair:
-                predictor._opener._gpu = None  # the machine's one device is shared by all of them
+                predictor._loaded.opener._gpu = None  # the machine's one device is shared by all of them
                 predictor.close()
 
 
@@ -205,7 +205,7 @@ def test_a_photograph(place: Place, shared: Path) -> None:
     create_plan(path, toys.trunk(), [toys.branch("child")], segmenter)
     pixels = decode_image(shared / "data" / "photos" / "bus.jpg")
     with Predictor(path) as host, Predictor(path, engine="tensorrt", engines=place.machine.build(path)) as gpu:
-        gpu._opener._gpu = None  # shared
+        gpu._loaded.opener._gpu = None  # shared
         found, expected = gpu.predict(frame(pixels)), host.predict(pixels)
         assert len(found) == len(expected) == 4
         for one, other in zip(found, expected, strict=True):
@@ -486,7 +486,7 @@ def test_without_kernels_everything_else_works(
     folder = place.machine.build(path, path.with_suffix(".bare"))
     monkeypatch.setattr(place.machine.device, "kernels", {})
     with Predictor(path, engine="tensorrt", engines=folder) as predictor:
-        predictor._opener._gpu = None  # shared
+        predictor._loaded.opener._gpu = None  # shared
         assert len(predictor.predict(image)) == 1
         with pytest.raises(EngineIncompatible, match="kernel: expected"):
             predictor.predict(frame(image))
@@ -498,7 +498,7 @@ def test_close_with_calls_in_flight(place: Place, image: np.ndarray) -> None:
     path = place.write("yolact", "stretch")
     folder = place.machine.build(path, path.with_suffix(".flight"))
     predictor = Predictor(path, engine="tensorrt", engines=folder)
-    predictor._opener._gpu = None  # shared
+    predictor._loaded.opener._gpu = None  # shared
     expected = [person.box.tolist() for person in predictor.predict(frame(image))]
     started = threading.Barrier(4)
 
@@ -523,7 +523,7 @@ def test_after_close(place: Place, image: np.ndarray) -> None:
     path = place.write("yolo", "stretch")
     folder = place.machine.build(path, path.with_suffix(".closed"))
     predictor = Predictor(path, engine="tensorrt", engines=folder)
-    predictor._opener._gpu = None  # shared
+    predictor._loaded.opener._gpu = None  # shared
     found = predictor.predict(frame(image))
     predictor.close()
     with pytest.raises(EngineClosed):

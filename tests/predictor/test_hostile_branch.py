@@ -128,7 +128,7 @@ def test_a_message_names_image_and_person(tmp_path: Path) -> None:
     toys.write(tmp_path / "p", ["child"])
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     with Predictor(tmp_path / "p") as predictor:
-        run = predictor._engine.run
+        run = predictor._loaded.engine.run
 
         def spoilt(feeds, outputs=None):  # type: ignore[no-untyped-def]
             found = run(feeds, outputs)
@@ -136,7 +136,7 @@ def test_a_message_names_image_and_person(tmp_path: Path) -> None:
                 found[outputs[0]][-1] = np.nan
             return found
 
-        predictor._engine.run = spoilt  # type: ignore[method-assign]
+        predictor._loaded.engine.run = spoilt  # type: ignore[method-assign]
         boxes = [[0, 0, 20, 20]]
         with pytest.raises(NonFiniteOutput, match=r"'child': expected finite scores, person 32 got"):
             predictor.predict(image, boxes=boxes * 33)
