@@ -54,6 +54,17 @@ def test_video(plan: Path, tmp_path: Path) -> None:
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 10 and video.get(cv2.CAP_PROP_FPS) == 5
 
 
+def test_tracks(tmp_path: Path) -> None:
+    lines = run("tracks.py", EXAMPLES / "demo.plan", tmp_path).splitlines()
+    frames = [re.match(r"frame (\d+): persons (\[.*\]), (\d+) ms of engine", line) for line in lines]
+    who = [json.loads(found[2]) for found in frames if found]
+    assert who == [[0, 1, 2]] * 6 + [[0, 1]] * 6
+    assert [found[3] == "0" for found in frames if found] == [False] * 3 + [True] * 9  # decided after three answers
+    told = [re.match(r"frame [012]: person (\d): (.+): ", line) for line in lines]
+    assert len({found.groups() for found in told if found}) == len([found for found in told if found]) == 3 * 5
+    assert cv2.imread(str(tmp_path / "tracks.jpg")).shape == (720, 960, 3)
+
+
 def test_thread_pool(plan: Path) -> None:
     out = run("thread_pool.py", plan)
     assert out.count(": 200 3 persons") == 6 and out.count(": 400 DecodeError") == 1
@@ -138,6 +149,6 @@ def test_held_out_counts_what_is_right() -> None:
 
 
 def test_every_example_is_run() -> None:
-    run_here = {"own_masks.py", "video.py", "thread_pool.py", "predict.py", "held_out.py"}
+    run_here = {"own_masks.py", "video.py", "thread_pool.py", "predict.py", "held_out.py", "tracks.py"}
     modules = {"scene.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == run_here | modules

@@ -18,8 +18,9 @@ from graftsdk.errors import InputError, MissingDependency, ShapeError
 from graftsdk.plan import PartInfo, Provenance, SegmenterInfo
 from graftsdk.plan.edit import create_plan
 from graftsdk.plan.onnx_part import read_segmenter_part
+from graftsdk.prediction import Attribute, Person, Prediction
 from graftsdk.segment import recognise
-from graftsdk.tracking import Tracking
+from graftsdk.tracking import Tracking, tracked
 
 LABELS = ("child", "hat", "bag")
 NEWEST = Tracking(memory=0, decide_after=1)
@@ -246,3 +247,38 @@ def test_tables_of_tracks(predictor, frames) -> None:
     assert detections.tracker_id.tolist()[:2] == [-1, 7]
     table = prediction.to_pandas()
     assert str(table["track"].dtype) == "Int64" and table["track"].isna().tolist()[:2] == [True, False]
+
+
+class _Look:
+    """One person, of whom a plan says what it says; notes what is asked."""
+
+    def __init__(self, plan: str, score: float) -> None:
+        self.plan, self.labels = plan, ("bag",)
+        self.boxes, self.scores = np.array([[0, 0, 4, 8]], np.float32), np.ones(1, np.float32)
+        self.image = np.zeros((8, 8, 3), np.uint8)
+        self.asked = 0
+        self._answer = {"bag": np.array([[1 - score, score]], np.float32)}
+
+    def spend(self, stage: str, milliseconds: float) -> None:
+        assert stage == "track" and milliseconds >= 0
+
+    def score(self, persons: Any, labels: Any) -> dict[str, np.ndarray]:
+        self.asked += 1
+        return self._answer
+
+    def prediction(self, rows: dict[str, np.ndarray]) -> Prediction:
+        scores = dict(zip(("no", "yes"), rows["bag"][0].tolist(), strict=True))
+        return Prediction(
+            (Person(0, self.boxes[0], None, {"bag": Attribute("bag", ("no", "yes"), scores)}),), self.image
+        )
+
+
+def test_scores_of_another_plan_are_not_mixed_and_what_was_told_stays_told() -> None:
+    tracks = tracked(("bag",), split=True, track=lambda *_: [5], every={"bag": 100})
+    looks = [_Look("old", 0.96), _Look("old", 0.96), _Look("new", 0.9), _Look("new", 0.1)]
+    shown, told = [], []
+    for frame, look in enumerate(looks):
+        shown.append(tracks.predict(look, frame)[0]["bag"].scores["yes"])
+        told += [(event.frame, event.name) for event in tracks.events]
+    assert [look.asked for look in looks] == [1, 0, 1, 0]
+    assert shown == pytest.approx([0.96, 0.96, 0.9, 0.9]) and told == [(0, "yes")]
