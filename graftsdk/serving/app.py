@@ -15,6 +15,7 @@ import graftsdk
 from graftsdk.serving.crops_routes import crops_routes
 from graftsdk.serving.limits import Limits
 from graftsdk.serving.open_inference import open_inference_routes
+from graftsdk.serving.page import OPEN_PATHS, page_routes
 from graftsdk.serving.plan_routes import plan_routes
 from graftsdk.serving.predict_routes import predict_routes
 from graftsdk.serving.problems import PROBLEM_SCHEMA, Problem
@@ -53,7 +54,10 @@ def create_app(service: Service) -> FastAPI:
     )
     for routes in (predict_routes, crops_routes, plan_routes, open_inference_routes):
         app.include_router(routes(service))
-    app.add_middleware(Limits, settings=service.settings, told=service.answered, cut=service.count_cut)
+    app.include_router(page_routes())
+    app.add_middleware(
+        Limits, settings=service.settings, told=service.answered, cut=service.count_cut, open_paths=OPEN_PATHS
+    )
     _complete(app, with_keys=bool(service.settings.keys))
     return app
 
