@@ -128,7 +128,7 @@ class Batcher:
             InputError: labels, thresholds, color or timeout. What is wrong with the image is the future's error.
         """
         check_decoding(color, 1)
-        return self._submit(
+        future: Future[Prediction] = self._submit(
             lambda loaded: ImageRequest(
                 loaded,
                 loaded.wanted(labels),
@@ -139,6 +139,7 @@ class Batcher:
                 loaded.overridden(thresholds),
             )
         )
+        return future
 
     def submit_crops(
         self, crops: npt.NDArray[np.float32], labels: Sequence[str] | None = None, timeout: float | None = None
@@ -148,9 +149,10 @@ class Batcher:
         Raises:
             DTypeError, ShapeError: other crops. Else as `submit`.
         """
-        return self._submit(
+        future: Future[dict[str, npt.NDArray[np.float32]]] = self._submit(
             lambda loaded: CropsRequest(loaded, loaded.wanted(labels), _seconds(timeout), loaded.check_crops(crops))
         )
+        return future
 
     def predict(self, image: Any, **options: Any) -> Prediction:
         """As `submit`, and waits: not beyond `timeout`. An interrupt (Ctrl-C) drops the work."""

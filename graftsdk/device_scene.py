@@ -156,7 +156,7 @@ class DeviceCropBatch:
 
     def _cut_out(self, piece: Piece, out: int, tools: Tools, stream: Stream) -> None:
         """Enqueue the crops of one piece, which go to the address `out`."""
-        scene, first, _ = piece
+        scene, first = cast(Scene, piece[0]), piece[1]
         image, persons = cast(DeviceImage, scene.image), slice(first, first + _count(piece))
         height, width, _ = image.shape
         boxes, masks = scene.boxes[persons], None if scene.masks is None else _select(scene.masks, persons)

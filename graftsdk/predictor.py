@@ -5,8 +5,12 @@ decode -> segment -> crop -> engine -> decide; each stage is a package of its ow
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -14,30 +18,31 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
+from graftsdk.call import Call, named, raise_it, raise_named
+from graftsdk.engines.forks import reopen_in_child
 from graftsdk.engines.golden import GoldenChange
-from graftsdk.errors import GraftError, InputError, NonFiniteOutput
+from graftsdk.errors import GraftError, InputError
 from graftsdk.incoming import decode_or_take, decode_or_take_ahead
 from graftsdk.loaded import Loaded, closed
 from graftsdk.plan import Plan, PlanSource
 from graftsdk.prediction import Prediction
 from graftsdk.preprocess import BoxMasks, list_images
 from graftsdk.preprocess.ahead import Decoded
-from graftsdk.preprocess.decode import check_decoding, source_name
+from graftsdk.preprocess.decode import check_decoding
 from graftsdk.preprocess.frames import Frame, open_frames
-from graftsdk.scene import CropBatch, Scene
+from graftsdk.reloading import Reload, compare
 from graftsdk.scores import Thresholds, check_fraction, copy_thresholds
 from graftsdk.stream import Stream
-from graftsdk.text import one_line
 
 if TYPE_CHECKING:
     from graftsdk.batching import Batcher
-    from graftsdk.device_scene import DeviceCropBatch
-    from graftsdk.tracking import Event, Look, Tracker, Tracking
+    from graftsdk.tracking import Event, Tracker, Tracking
 
 __all__ = ["Predictor"]
 
 Precision = Literal["float32", "fp16", "bf16", "int8"]
 ImageSource = Any  # path, bytes, file object, PIL image or uint8[H, W, 3]: whatever `decode_image` takes
+ASYNC_THREADS = 4  # of `apredict`: one computes, others decode
 Masks = npt.NDArray[Any] | BoxMasks
 
 
@@ -104,6 +109,10 @@ class Predictor:
             "trust_engines": trust_engines,
         }
         self._loaded = Loaded(source, self._options)
+        self._closed = False
+        self._pools: dict[int, ThreadPoolExecutor] = {}  # process -> threads of `apredict`; a fork has none of ours
+        self._reloading = threading.Lock()
+        reopen_in_child(self)
 
     @property
     def plan(self) -> Plan:
@@ -217,7 +226,7 @@ class Predictor:
         if not isinstance(errors, str) or errors not in ("raise", "return"):
             raise InputError(f"errors: expected 'raise' or 'return', found {errors!r:.40}")
         with self._hold() as loaded:
-            call = _Call(loaded, loaded.wanted(labels), loaded.overridden(thresholds))
+            call = Call(loaded, loaded.wanted(labels), loaded.overridden(thresholds))
             if _is_folder(image):
                 folder, image = image, list_images(image)
                 if not image:
@@ -231,7 +240,7 @@ class Predictor:
                         f"errors={errors!r}: expected a list of images, found one image; its error is raised"
                     )
                 only = decode_or_take(image, color, reduce, loaded.frames)
-                return call.predict(iter([only]), [masks], [boxes], _raise)[0]
+                return call.predict(iter([only]), [masks], [boxes], raise_it)[0]
             count = len(image)
             for name, side in (("masks", masks), ("boxes", boxes)):
                 if side is not None and (not isinstance(side, (list, tuple)) or len(side) != count):
@@ -240,7 +249,7 @@ class Predictor:
                         f"{name}: expected a list with one entry an image ({count}), or None, found {found}"
                     )
             with closing(decode_or_take_ahead(image, color, reduce, loaded.frames)) as decoded:
-                fail = partial(_raise_named if errors == "raise" else _named, image)
+                fail = partial(raise_named if errors == "raise" else named, image)
                 return call.predict(decoded, masks or [None] * count, boxes or [None] * count, fail)
 
     def stream(
@@ -293,10 +302,10 @@ class Predictor:
         def predict(frame: Frame) -> Prediction:
             decoded = Decoded(frame.source, frame.image, frame.decode_ms)
             with self._hold() as loaded:
-                call = _Call(loaded, loaded.wanted(labels), loaded.thresholds)
+                call = Call(loaded, loaded.wanted(labels), loaded.thresholds)
                 if tracks is not None:
                     return tracks.predict(call.look(decoded), frame.index)
-                return call.predict(iter([decoded]), [None], [None], _raise)[0]  # type: ignore[return-value]
+                return call.predict(iter([decoded]), [None], [None], raise_it)[0]  # type: ignore[return-value]
 
         return Stream(open_frames(source, stride=stride, live=live, reduce=reduce), predict, tracks)
 
@@ -317,6 +326,57 @@ class Predictor:
         with self._hold() as loaded:
             return loaded.run(crops, labels)
 
+    async def apredict(self, image: Any, **options: Any) -> Any:
+        """As `predict`, in one of a few threads of the predictor's own; the event loop goes on meanwhile.
+
+        A cancelled task takes back what has not begun; what has begun ends by itself. With many callers, `batcher`
+        shares batches between them and has a bounded queue.
+        """
+        pool = self._pools.get(os.getpid())
+        if pool is None:  # of two threads that come here at once, the first one's is kept; an unused one has no thread
+            pool = self._pools.setdefault(os.getpid(), ThreadPoolExecutor(ASYNC_THREADS, "graftsdk-apredict"))
+        return await asyncio.wrap_future(pool.submit(partial(self.predict, image, **options)))
+
+    def reload(self, source: PlanSource | None = None) -> Reload:
+        """Serve another plan, with the options that the predictor was made with, without losing a call.
+
+        Every byte is hashed, the engine opened and warmed, the golden crops run through both plans; then calls that
+        begin get the new plan. Those in flight end on the plan that they began with, whose file and memory are given
+        back with the last of them. For that time both are in memory. One reload at a time: a second one waits.
+
+        Args:
+            source: as for the class; None opens the predictor's own path again.
+
+        Raises:
+            PlanError, InputError, EngineError, MissingDependency: as the class, and where a score of the new plan is
+                no probability. The old plan goes on serving.
+        """
+        started = time.perf_counter()
+        with self._reloading, self._hold() as old:
+            if source is None:
+                source = old.path
+            if source is None:
+                raise InputError("reload: expected the source of a plan, since this predictor was not made from a path")
+            new = Loaded(source, self._options, check=True)
+            try:
+                new.warm_up(always=True)
+                changes = compare(old, new)
+            except BaseException:
+                new.retire()
+                raise
+            self._loaded = new
+            old.retire()  # closes when the last call lets go of it
+            if self._closed:  # meanwhile, by somebody who saw the old one
+                new.retire()
+        return Reload(
+            old.plan.digest,
+            new.plan.digest,
+            tuple(label for label in new.labels if label not in old.labels),
+            tuple(label for label in old.labels if label not in new.labels),
+            changes,
+            time.perf_counter() - started,
+        )
+
     def batcher(self, max_batch: int = 32, max_wait_ms: float = 0.0, queue: int = 64) -> Batcher:
         """What lets callers in any thread or event loop share batches; close it before the predictor.
 
@@ -334,7 +394,11 @@ class Predictor:
 
     def close(self) -> None:
         """Let go of the engines and the plan's file. Calls in flight finish; later ones raise EngineClosed."""
+        self._closed = True
         self._loaded.retire()
+        pool = self._pools.pop(os.getpid(), None)
+        if pool is not None:
+            pool.shutdown(wait=False)  # its threads end with what they were given
 
     def __enter__(self) -> Predictor:
         return self
@@ -351,6 +415,9 @@ class Predictor:
     def __repr__(self) -> str:
         return f"Predictor({str(self.plan.path)!r}, device={self.device!r}, labels={list(self.labels)})"
 
+    def _after_fork_in_child(self) -> None:
+        self._reloading = threading.Lock()  # the parent's may be held by a thread that is not here
+
     def _hold(self) -> Loaded:
         """The plan that serves now, held until the end of a `with` block. Raises EngineClosed."""
         while True:
@@ -359,58 +426,6 @@ class Predictor:
                 return loaded
             if loaded is self._loaded:  # not swapped in between
                 raise closed()
-
-
-class _Call:
-    """One call: the plan that it began with, its labels and its thresholds."""
-
-    def __init__(self, loaded: Loaded, labels: tuple[str, ...], thresholds: Mapping[str, Mapping[str, float]]) -> None:
-        self._loaded, self._labels, self._thresholds = loaded, labels, thresholds
-
-    def predict(
-        self,
-        images: Iterator[Decoded],
-        masks: Sequence[Any],
-        boxes: Sequence[Any],
-        fail: Callable[[int, GraftError], GraftError],
-    ) -> list[Prediction | GraftError]:
-        """A prediction for each image, or what `fail` makes of its place and error, should it not raise."""
-        loaded = self._loaded
-        batches: dict[bool, CropBatch | DeviceCropBatch] = {}  # whether its images lie on the device -> a batch
-        scenes: list[Scene | GraftError] = []
-        for index, decoded in enumerate(images):
-            try:
-                if isinstance(decoded.image, GraftError):
-                    raise decoded.image
-                scene = Scene(decoded)
-                loaded.find(scene, masks[index], boxes[index])
-                on_device = not isinstance(scene.image, np.ndarray)
-                if on_device not in batches:
-                    batches[on_device] = loaded.batch(on_device, self._labels)
-                batches[on_device].add(scene)
-                scenes.append(scene)
-            except (InputError, NonFiniteOutput) as error:
-                scenes.append(fail(index, error))
-        for batch in batches.values():
-            batch.flush()
-        found: list[Prediction | GraftError] = []
-        for index, done in enumerate(scenes):
-            if isinstance(done, GraftError):
-                found.append(done)
-            elif done.error is not None:
-                found.append(fail(index, done.error))
-            else:
-                found.append(loaded.prediction(done, self._labels, self._thresholds))
-        return found
-
-    def look(self, decoded: Decoded) -> Look:
-        """A frame in which persons were found, for a stream with tracks: what it needs is computed on demand."""
-        from graftsdk.tracking import Look
-
-        loaded, scene = self._loaded, Scene(decoded)
-        loaded.find(scene, None, None)
-        batch = partial(loaded.batch, not isinstance(scene.image, np.ndarray))
-        return Look(scene, self._labels, batch, loaded.documents, self._thresholds, loaded.plan.digest)
 
 
 def _is_folder(image: Any) -> bool:
@@ -422,19 +437,3 @@ def _is_folder(image: Any) -> bool:
 
 def _reopen(path: str, options: dict[str, Any]) -> Predictor:
     return Predictor(path, **options)
-
-
-def _raise(index: int, error: GraftError) -> GraftError:
-    raise error
-
-
-def _named(images: Sequence[Any], index: int, error: GraftError) -> GraftError:
-    """The error, saying which image of a list it is about."""
-    name = source_name(images[index]) or f"image {index}"
-    named = type(error)(f"{one_line(name[-200:])}: {str(error).removeprefix('image: ')}")
-    named.source, named.__cause__ = name, error
-    return named
-
-
-def _raise_named(images: Sequence[Any], index: int, error: GraftError) -> GraftError:
-    raise _named(images, index, error)
