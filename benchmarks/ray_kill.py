@@ -15,6 +15,7 @@ import json
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -66,8 +67,12 @@ def post(image: bytes) -> tuple[int, str]:
 
 
 def replicas() -> list[psutil.Process]:
-    found = psutil.Process().children(recursive=True)
-    return [each for each in found if "ServeReplica:graftsdk:replicas" in "".join(each.cmdline())]
+    found = []
+    for each in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # gone meanwhile
+            if "ServeReplica:graftsdk:replicas" in "".join(each.cmdline()):
+                found.append(each)
+    return found
 
 
 def main() -> None:

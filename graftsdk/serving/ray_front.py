@@ -54,7 +54,7 @@ class Front:
 
     def __serve_build_asgi_app__(self) -> Any:
         """The app: limits of the service before everything, but for the keys, which the replica knows the use of."""
-        return Limits(self._forward, replace(self._settings, keys=()), lambda *_: None)
+        return Limits(self._forward, replace(self._settings, keys=()), told=lambda *_: None, cut=lambda: None)
 
 
 class Forward:

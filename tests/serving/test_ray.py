@@ -7,10 +7,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import toys
 from PIL import Image
@@ -80,7 +82,7 @@ def _answers(*outcomes: Any, seconds: float = 5.0) -> tuple[int, dict[str, str],
         return found
 
     forward = Forward(call, seconds, lost=(Lost,), full=(Full,), absent=())
-    app = Limits(forward, ServeSettings(), lambda *_: None)
+    app = Limits(forward, ServeSettings(), told=lambda *_: None, cut=lambda: None)
     request = ("POST", "/v1/predict", b"labels=child", [(b"x-request-id", b"mine"), (b"x-api-key", b"k")], b"body")
     status, headers, body = asyncio.run(answer_of(app, request))
     return status, {name.decode(): value.decode() for name, value in headers}, body, calls
@@ -146,10 +148,15 @@ def _post(path: str, body: bytes) -> tuple[int, Any]:
     return response.status, json.loads(text)
 
 
+def _is_replica(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):  # gone meanwhile
+        return "ServeReplica:graftsdk:replicas" in "".join(process.cmdline())
+    return False
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray leaves sockets and files to the collector
 def test_the_only_replica_is_killed_under_load(served: Path, image: bytes) -> None:
-    psutil = pytest.importorskip("psutil", reason="needs psutil to find the replica's process")
     with Predictor(served) as predictor:
         wanted = predictor.predict(image).to_dict()["persons"]
     status, found = _post("/v1/predict?masks=none", image)
@@ -165,11 +172,7 @@ def test_the_only_replica_is_killed_under_load(served: Path, image: bytes) -> No
     clients = [threading.Thread(target=load) for _ in range(2)]
     for client in clients:
         client.start()
-    (replica,) = [
-        each
-        for each in psutil.Process().children(recursive=True)
-        if "ServeReplica:graftsdk:replicas" in "".join(each.cmdline())
-    ]
+    (replica,) = [each for each in psutil.Process().children(recursive=True) if _is_replica(each)]
     while len(answers) < 4:
         time.sleep(0.01)
     replica.kill()
