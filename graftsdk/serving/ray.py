@@ -106,11 +106,11 @@ def build_app(args: Args | Mapping[str, Any]) -> Application:
     Raises:
         InputError: an argument. PlanError: the plan, which is looked at here first. MissingDependency: Ray is absent.
     """
-    serve = _serve()
     found = args if isinstance(args, Args) else Args.of(args)
     settings = replace(ServeSettings(**found.settings), keys=read_keys(found.keys))
     plan = os.path.abspath(found.plan)
     open_plan(plan).close()
+    serve = _serve()
     options: dict[str, Any] = {"device": found.device, "threads": found.num_cpus}
     if found.labels:
         options["labels"] = [label.strip() for label in found.labels.split(",") if label.strip()]

@@ -62,10 +62,11 @@ def test_words() -> None:
 
 
 def test_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toys.write(tmp_path / "engine.plan", ["child"])
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "ray.serve", None)
     with pytest.raises(MissingDependency, match=r'pip install "graftsdk\[ray\]"'):
-        build_app({"plan": "e.plan"})
+        build_app({"plan": tmp_path / "engine.plan"})
 
 
 def _answers(*outcomes: Any, seconds: float = 5.0) -> tuple[int, dict[str, str], Any, list[Any]]:
