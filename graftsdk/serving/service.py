@@ -271,6 +271,7 @@ async def until_gone(work: Awaitable[T], receive: Callable[[], Awaitable[Mapping
     finally:
         gone.cancel()
         working.cancel()
+        await asyncio.wait({working, gone})  # a cancelled task lets go of its work when it runs next
 
 
 async def _disconnected(receive: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
