@@ -13,6 +13,7 @@ from graftsdk.plan import BranchDocument
 from graftsdk.prediction import Prediction
 from graftsdk.preprocess import BoxMasks
 from graftsdk.scene import Scene
+from graftsdk.scores import check_scores
 
 __all__ = ["Batch", "Look"]
 
@@ -90,9 +91,14 @@ class Look:
         batch = self._batch(labels)
         batch.add(part)
         batch.flush()
+        found = {label: np.concatenate(part.rows[label]) for label in labels}
         if part.error is not None:
+            for label, rows in found.items():  # again, by the numbers that these persons have in the frame
+                check_scores(
+                    label, self._documents[label].classes, rows, len(persons), lambda row: f"person {persons[row]}"
+                )
             raise part.error
-        return {label: np.concatenate(part.rows[label]) for label in labels}
+        return found
 
     def prediction(self, rows: Mapping[str, npt.NDArray[Any]]) -> Prediction:
         """What is said of the frame. `rows`: label -> scores [N, C]."""

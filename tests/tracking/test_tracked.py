@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import toy_segmenter
 import toys
 
 from graftsdk import Predictor
+from graftsdk.drawing.draw import color_of, number_of
 from graftsdk.engines import Engine
 from graftsdk.errors import InputError, MissingDependency, ShapeError
 from graftsdk.plan import PartInfo, Provenance, SegmenterInfo
@@ -282,3 +284,13 @@ def test_scores_of_another_plan_are_not_mixed_and_what_was_told_stays_told() -> 
         told += [(event.frame, event.name) for event in tracks.events]
     assert [look.asked for look in looks] == [1, 0, 1, 0]
     assert shown == pytest.approx([0.96, 0.96, 0.9, 0.9]) and told == [(0, "yes")]
+
+
+def test_a_person_keeps_number_and_colour_through_files_and_pictures() -> None:
+    person = Person(0, (1, 1, 5, 7), None, {}).on_track(3)
+    assert pickle.loads(pickle.dumps(person)).track == 3
+    image = np.full((160, 160, 3), 90, np.uint8)
+    tracked_picture = Prediction((person,), image).plot()
+    other = Person(3, (1, 1, 5, 7), None, {})
+    assert not np.array_equal(tracked_picture, Prediction((person.on_track(None),), image).plot())
+    assert person.on_track(None).track is None and color_of(number_of(person)) == color_of(number_of(other))
