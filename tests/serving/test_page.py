@@ -29,6 +29,10 @@ from graftsdk.serving.settings import ServeSettings
 
 PLAN = Path(__file__).parents[2] / "examples" / "demo.plan"
 WIDE = {"width": 1000, "height": 700}  # two columns
+WATCH = (  # what moves from now on was moved by an answer
+    "() => { window.moved = 0; new PerformanceObserver(list => list.getEntries().forEach("
+    "entry => { window.moved += entry.value })).observe({type: 'layout-shift', buffered: false}); }"
+)
 LABELS = ["suit", "food deliverer", "headwear", "courier", "child"]
 FOLDER = Path(graftsdk.serving.page.__file__).parent
 
@@ -144,10 +148,8 @@ def test_files_and_their_headers() -> None:
 
 def test_a_sample_gives_persons_and_nothing_leaves_this_host(visit: Visit, address: str) -> None:
     page = visit.page
-    page.evaluate(  # before the first picture: what moves from now on was moved by an answer
-        "() => { window.moved = 0; new PerformanceObserver(list => list.getEntries().forEach("
-        "entry => { window.moved += entry.value })).observe({type: 'layout-shift', buffered: true}); }"
-    )
+    page.get_by_role("switch", name="courier").wait_for()
+    page.evaluate(WATCH)
     visit.sample()
     assert page.locator(".badge").count() == page.locator("#persons li").count() == 5
     assert page.locator("#scores tbody tr").count() == 5
@@ -274,8 +276,11 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(visit: Visit) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     page.emulate_media(color_scheme="dark")
     try:
+        page.get_by_role("switch", name="courier").wait_for()
+        page.evaluate(WATCH)
         visit.sample()
         assert page.evaluate("document.documentElement.scrollWidth") == 360
+        assert page.evaluate("window.moved") < 0.01
         page.locator(".badge").first.click()
         card = page.locator("#card").bounding_box()
         assert card["x"] >= 0 and card["x"] + card["width"] <= 360 and card["y"] + card["height"] <= 740
