@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from graftsdk.text import one_line
 
 if TYPE_CHECKING:
     from graftsdk.device_scene import DeviceCropBatch
+    from graftsdk.tracking import Look
 
 __all__ = ["Call", "named", "raise_it", "raise_named"]
 
