@@ -87,9 +87,10 @@ export function numbers({ score, threshold, holds, of }, brief = false) {
 
 // The card of one person: every attribute that is switched on, with its bars.
 export function readings(person, shown) {
-  const list = element("div", "readings");
-  for (const [label, attribute] of Object.entries(person.attributes)) {
-    if (!shown(label)) continue;
+  const told = Object.entries(person.attributes).filter(([label]) => shown(label));
+  const dense = told.length > 8; // a line each, so that the card fits beside the person
+  const list = element("div", dense ? "readings dense" : "readings");
+  for (const [label, attribute] of told) {
     const found = lines(label, attribute);
     const single = found.length === 1;
     if (!single) {
@@ -99,7 +100,9 @@ export function readings(person, shown) {
     }
     for (const line of found) {
       const row = element("div", `reading${single ? "" : " inner"}${line.holds ? " holds" : ""}`);
-      const name = element("span", "name", line.name);
+      const plain = ["yes", "no"].includes(attribute.name);
+      const name = element("span", "name", single && dense && !plain ? `${line.name}: ${attribute.name}` : line.name);
+      name.title = name.textContent;
       const decided = element("span", "decided", `${single ? attribute.name : ""}${line.holds ? " ✓" : ""}`);
       row.append(name, decided, bar(line), numbers(line));
       list.append(row);
