@@ -29,6 +29,7 @@ from typing import Any
 HEAD = b"POST /v1/predict?masks=none HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
 CONNECTIONS = 256
 REFUSED_WITHIN = 50.0  # milliseconds
+RESTED = 2.0  # seconds after which a connection is not used again: the service closes it after 5
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def main() -> None:
         print(json.dumps(asyncio.run(load(args))))
         return
     with service(args) as (address, pid):
-        compare(args, address)
+        compare(args, address, pid)
         if args.overload:
             overload(args, address, pid)
 
@@ -83,7 +84,7 @@ def ask(args: argparse.Namespace, address: str, seconds: float, rate: float = 0.
 
 
 # -------------------------------------------------------------------------------------------------------- both, in turn
-def compare(args: argparse.Namespace, address: str) -> None:
+def compare(args: argparse.Namespace, address: str, pid: int) -> None:
     from graftsdk import Predictor, share_threads
     from graftsdk.engines import default_threads
 
@@ -92,11 +93,17 @@ def compare(args: argparse.Namespace, address: str) -> None:
     with Predictor(args.plan) as predictor, predictor.batcher() as batcher:
         ask(args, address, 1.0)
         in_process(batcher, images, args.clients, 1.0)
-        ratios = []
+        ratios: list[float] = []
+        own: list[float] = []  # milliseconds of CPU an image, which others on this machine disturb less
+        theirs: list[float] = []
         for turn in range(args.rounds):
-            inside = in_process(batcher, images, args.clients, args.seconds)
+            spent = time.process_time()
+            inside, count = in_process(batcher, images, args.clients, args.seconds)
+            own.append(1e3 * (time.process_time() - spent) / count)
+            spent = cpu_seconds(pid)
             told = ask(args, address, args.seconds)
             check(told)
+            theirs.append(1e3 * (cpu_seconds(pid) - spent) / told["answered"])
             outside = told["answered"] / told["seconds"]
             ratios.append(outside / inside)
             print(
@@ -104,10 +111,18 @@ def compare(args: argparse.Namespace, address: str) -> None:
                 f"HTTP latency p50 {told['p50']:.1f} ms, p99 {told['p99']:.1f} ms"
             )
         print(f"HTTP against in-process, {args.clients} clients: median ratio {statistics.median(ratios):.3f}")
+        inside, outside = statistics.median(own), statistics.median(theirs)
+        print(f"CPU an image: in-process {inside:.1f} ms, the service {outside:.1f} ms, ratio {inside / outside:.3f}")
 
 
-def in_process(batcher: Any, images: list[bytes], clients: int, seconds: float) -> float:
-    """Images a second of so many threads, each with one image at a time."""
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def in_process(batcher: Any, images: list[bytes], clients: int, seconds: float) -> tuple[float, int]:
+    """Images a second of so many threads, each with one image at a time, and how many they were."""
     until, done, lock = time.perf_counter() + seconds, 0, threading.Lock()
     turn = itertools.cycle(images)
 
@@ -126,13 +141,14 @@ def in_process(batcher: Any, images: list[bytes], clients: int, seconds: float) 
         thread.start()
     for thread in threads:
         thread.join()
-    return done / (time.perf_counter() - started)
+    return done / (time.perf_counter() - started), done
 
 
 def overload(args: argparse.Namespace, address: str, pid: int) -> None:
-    capacity = statistics.median(
-        told["answered"] / told["seconds"] for told in (ask(args, address, args.seconds) for _ in range(3))
-    )
+    spent = cpu_seconds(pid)
+    alone = [ask(args, address, args.seconds) for _ in range(3)]
+    capacity = statistics.median(told["answered"] / told["seconds"] for told in alone)
+    usual = (cpu_seconds(pid) - spent) / sum(told["answered"] for told in alone)
     rss: list[float] = []
     stopped = threading.Event()
 
@@ -142,7 +158,9 @@ def overload(args: argparse.Namespace, address: str, pid: int) -> None:
 
     watching = threading.Thread(target=watch)
     watching.start()
+    spent = cpu_seconds(pid)
     told = ask(args, address, args.overload, args.factor * capacity)
+    loaded = (cpu_seconds(pid) - spent) / max(1, told["answered"])
     stopped.set()
     watching.join()
     check(told)
@@ -155,6 +173,7 @@ def overload(args: argparse.Namespace, address: str, pid: int) -> None:
         f"answered {goodput:.1f} ({goodput / capacity:.3f} of capacity), {len(told['refused_ms'])} refused, "
         f"{told['failed']} failed"
     )
+    print(f"CPU an answer, refusals included: {1e3 * usual:.1f} ms before, {1e3 * loaded:.1f} ms in overload")
     print(
         f"refusals: p50 {refused[len(refused) // 2]:.1f} ms, p99 {refused[int(0.99 * (len(refused) - 1))]:.1f} ms, "
         f"largest {refused[-1]:.1f} ms, {late} later than {REFUSED_WITHIN:g} ms; "
@@ -181,13 +200,15 @@ async def load(args: argparse.Namespace) -> dict[str, Any]:
     took: list[float] = []
     expected: dict[int, Any] = {}
     turn = itertools.cycle(range(len(requests)))
-    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def one(number: int) -> None:
         told["sent"] += 1
         started = time.perf_counter()
         try:
-            reader, writer = idle.pop() if idle else await asyncio.open_connection(host, int(port))
+            while idle and started - idle[-1][0] > RESTED:
+                idle.pop()[2].close()
+            reader, writer = idle.pop()[1:] if idle else await asyncio.open_connection(host, int(port))
             writer.write(requests[number])
             head = await reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"(?i)content-length: (\d+)", head)
@@ -199,7 +220,7 @@ async def load(args: argparse.Namespace) -> dict[str, Any]:
         if b"connection: close" in head.lower():
             writer.close()
         else:
-            idle.append((reader, writer))
+            idle.append((time.perf_counter(), reader, writer))
         status = int(head.split(b" ", 2)[1])
         if status == 503:
             told["refused_ms"].append(ms)
@@ -232,7 +253,7 @@ async def load(args: argparse.Namespace) -> dict[str, Any]:
 
         await asyncio.gather(*(client() for _ in range(args.clients)))
     told["seconds"] = time.perf_counter() - started
-    for _, writer in idle:
+    for _, _, writer in idle:
         writer.close()
     took.sort()
     told["p50"] = took[len(took) // 2] if took else 0.0
