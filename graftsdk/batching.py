@@ -219,11 +219,16 @@ class Batcher:
                 if self._waiting >= self._room:
                     raise self._full()
                 self._start_threads()
-                self._queue.append(request)
                 self._open.add(request)
                 self._waiting += 1
                 request.waiting = True
-                self._to_decode.notify()
+                if request.prepared:
+                    self._ready.append(request)
+                    self._ready_bytes += request.nbytes
+                    self._to_compute.notify()
+                else:
+                    self._queue.append(request)
+                    self._to_decode.notify()
         except BaseException:
             loaded.release()
             raise
@@ -243,6 +248,9 @@ class Batcher:
             self._open.discard(request)
             with contextlib.suppress(ValueError):  # a cancelled one; elsewhere its next stage drops it
                 self._queue.remove(request)
+            with contextlib.suppress(ValueError):
+                self._ready.remove(request)
+                self._ready_bytes -= request.nbytes
             if self._closed and not self._open:
                 self._drained.notify_all()
                 self._stop()

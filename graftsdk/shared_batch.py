@@ -45,7 +45,7 @@ class Request(ABC):
         timeout: seconds after which nobody needs the answer, or None.
 
     Attributes:
-        waiting: it takes a place in the queue. nbytes: of its decoded image.
+        waiting: it takes a place in the queue. prepared: nothing is to be decoded. nbytes: of its decoded image.
     """
 
     def __init__(self, loaded: Loaded, labels: tuple[str, ...], timeout: float | None) -> None:
@@ -53,7 +53,7 @@ class Request(ABC):
         self.submitted = time.monotonic()
         self._deadline = None if timeout is None else self.submitted + timeout
         self.future: Future[Any] = Future()
-        self.waiting = False
+        self.waiting = self.prepared = False
         self.nbytes = 0
 
     def alive(self) -> bool:
@@ -107,6 +107,9 @@ class ImageRequest(Request):
         super().__init__(loaded, labels, timeout)
         self._source, self._color, self._persons, self._thresholds = source, color, persons, thresholds
         self._decoded: Decoded | None = None
+        if isinstance(source, np.ndarray) and source.flags.c_contiguous and color == "bgr":
+            self.prepare()  # looks at shape and dtype only: a change of threads would cost more
+            self.prepared = True
 
     def prepare(self) -> None:
         self._decoded = decode_or_take(self._source, self._color, 1, self.loaded.frames)
@@ -132,6 +135,7 @@ class CropsRequest(Request):
         self, loaded: Loaded, labels: tuple[str, ...], timeout: float | None, crops: npt.NDArray[np.float32]
     ) -> None:
         super().__init__(loaded, labels, timeout)
+        self.prepared = True
         self._crops = crops
 
     def prepare(self) -> None:

@@ -148,7 +148,28 @@ def test_held_out_counts_what_is_right() -> None:
     assert len(shares) == 25 and max(shares) <= 100 and np.mean(shares) > 50
 
 
+def test_embed(plan: Path) -> None:
+    out = run("embed.py", plan, EXAMPLES / "lobby.jpg").splitlines()
+    one = "1 persons"  # a plan without a segmenter: the image is one
+    assert out[:4] == [f"camera 1: {one}", f"camera 2: {one}", "camera 3: DecodeError", f"camera 4: {one}"]
+    assert out[4:] == ["reloaded, largest change of a score: 0"]
+
+
+def test_asyncio_service(plan: Path) -> None:
+    out = run("asyncio_service.py", plan, EXAMPLES / "lobby.jpg").splitlines()
+    assert out == ["6 answers, 6 persons", "cancelled: True", "alone: 1 persons"]
+
+
 def test_every_example_is_run() -> None:
-    run_here = {"own_masks.py", "video.py", "thread_pool.py", "predict.py", "held_out.py", "tracks.py"}
+    run_here = {
+        "embed.py",
+        "asyncio_service.py",
+        "own_masks.py",
+        "video.py",
+        "thread_pool.py",
+        "predict.py",
+        "held_out.py",
+        "tracks.py",
+    }
     modules = {"scene.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == run_here | modules

@@ -65,7 +65,7 @@ def test_together_as_alone(predictor: Predictor, shared: Path) -> None:
 
 
 def test_own_masks_need_no_segmenter_run(predictor: Predictor, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictor, "_segment", None)  # calling it would fail
+    monkeypatch.setattr(predictor._loaded, "_segment", None)  # calling it would fail
     image = np.zeros((64, 64, 3), np.uint8)
     assert len(predictor.predict(image, boxes=np.array([[0, 0, 32, 64]], np.float32))) == 1
 
