@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from importlib.util import find_spec
 from typing import Any
 
 from graftsdk.engines import default_threads, share_threads
@@ -41,12 +42,6 @@ def open_service(
     Raises:
         GraftError: a plan, a profile or an argument cannot be used.
     """
-    from graftsdk.serving.harvest import Harvest
-    from graftsdk.serving.metrics import Metrics
-    from graftsdk.serving.profiles import load_profiles
-    from graftsdk.serving.shadow import Shadow
-    from graftsdk.serving.watch import PlanWatcher
-
     chosen = dict(options)
     if shared_pool:
         share_threads(chosen.pop("threads", None) or default_threads())
@@ -57,15 +52,27 @@ def open_service(
             for label in predictor.labels
             if (found := predictor.plan.manifest.find(label)) is not None
         }
-        metrics = Metrics(documents)
-        service = Service(
-            predictor,
-            settings,
-            metrics=metrics,
-            profiles=None if profiles is None else load_profiles(profiles, documents),
-            shadow=None if shadow is None else Shadow(shadow, fraction, metrics, chosen),
-            harvest=None if harvest is None else Harvest(harvest, harvest_per_day, harvest_days),
-            watcher=None if watch is None else PlanWatcher(predictor, metrics.reloaded, watch),
-        )
+        service = Service(predictor, settings)
+        if find_spec("graftsdk.serving.metrics") is not None:
+            from graftsdk.serving.metrics import Metrics
+
+            service.metrics = Metrics(documents)
+            service.batcher.observe = service.metrics.batch
+        if profiles is not None:
+            from graftsdk.serving.profiles import load_profiles
+
+            service.profiles = load_profiles(profiles, documents)
+        if shadow is not None:
+            from graftsdk.serving.shadow import Shadow
+
+            service.shadow = Shadow(shadow, fraction, service.metrics, chosen)
+        if harvest is not None:
+            from graftsdk.serving.harvest import Harvest
+
+            service.harvest = Harvest(harvest, harvest_per_day, harvest_days)
+        if watch is not None and find_spec("graftsdk.serving.watch") is not None:
+            from graftsdk.serving.watch import PlanWatcher
+
+            service.watcher = PlanWatcher(predictor, lambda _: None, watch)
         undo.pop_all()
     return service

@@ -196,7 +196,7 @@ class Service:
 
     def refused(self) -> str | None:
         """Why the last plan file that was tried does not serve, without its path; None where the newest one does."""
-        text = None if self.watcher is None else self.watcher.refused
+        text: str | None = None if self.watcher is None else self.watcher.refused
         path = self.predictor.plan.path
         if text is None or path is None:
             return text
@@ -211,7 +211,12 @@ class Service:
         if self.metrics is not None:
             self.metrics.request(route, status, seconds)
         _log.info(
-            "request",
+            "%s %s %d %.1f ms %s",
+            method,
+            route,
+            status,
+            1e3 * seconds,
+            request_id,
             extra={"id": request_id, "method": method, "route": route, "status": status, "ms": round(1e3 * seconds, 1)},
         )
 
