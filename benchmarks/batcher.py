@@ -58,7 +58,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plan", type=Path, help="one without a segmenter, e.g. full.plan of benchmarks/plans.py")
     parser.add_argument("--callers", type=int, default=16)
-    parser.add_argument("--images", type=int, default=32, help="in each case of many")
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=64,
+        help="in each case of many; a few a caller, so that its start and end weigh little",
+    )
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     print(machine())
