@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -12,17 +11,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from graftsdk.attribute import Attribute, decisions
+from graftsdk.attribute import decisions
 from graftsdk.engines import default_threads
 from graftsdk.engines.golden import check_golden, log_golden
 from graftsdk.errors import GraftError, InputError, NonFiniteOutput
-from graftsdk.plan import BranchDocument, Plan
 from graftsdk.prediction import Prediction
 from graftsdk.predictor import Predictor
-from graftsdk.preprocess import decode_image, golden_crops, mask_crop
+from graftsdk.preprocess import golden_crops
 from graftsdk.scores import Thresholds, resolve_thresholds
+from graftsdk.serving.answers import Crops, Scores, attributes_of, cut_out, document_of, json_bytes, label_of
 from graftsdk.serving.problems import ClientGone, Problem, problem_of
 from graftsdk.serving.settings import ServeSettings
 
@@ -37,8 +35,6 @@ __all__ = ["Service", "until_gone"]
 
 _log = logging.getLogger("graftsdk.serving")
 T = TypeVar("T")
-Crops = npt.NDArray[np.float32]
-Scores = dict[str, npt.NDArray[np.float32]]
 
 
 class _Closes(Protocol):
@@ -142,21 +138,21 @@ class Service:
             thresholds = self._thresholds(profile)
             wanted = tuple(labels) if labels is not None else self.predictor.labels
             cut = [
-                await self._work(partial(_cut, data, plan)) for _, data in pictures
+                await self._work(partial(cut_out, data, plan)) for _, data in pictures
             ]  # one after another: a request has one picture's pixels in memory, not all
             sound = [crop for crop in cut if not isinstance(crop, InputError)]
             scores = await self._scores(np.concatenate(sound), wanted) if sound else {}
             if self.predictor.plan is plan:
                 break
-        documents = {label: _document(plan, label) for label in wanted}
-        rows = iter(_attributes(documents, scores, resolve_thresholds(documents, thresholds), len(sound)))
+        documents = {label: document_of(plan, label) for label in wanted}
+        rows = iter(attributes_of(documents, scores, resolve_thresholds(documents, thresholds), len(sound)))
         told = []
         for (name, _), crop in zip(pictures, cut, strict=True):
             if isinstance(crop, InputError):
                 told.append({"name": name, "error": problem_of(crop).document(request_id)})
             else:
                 told.append({"name": name, "attributes": next(rows)})
-        return _json({"id": request_id, "plan": plan.digest, "profile": profile, "crops": told})
+        return json_bytes({"id": request_id, "plan": plan.digest, "profile": profile, "crops": told})
 
     async def infer(self, crops: Crops, labels: Sequence[str]) -> tuple[Scores, str]:
         """Label -> float32[N, C], and the digest of the plan that answered.
@@ -188,7 +184,7 @@ class Service:
         return {
             "digest": plan.digest,
             "version": _version(),
-            "labels": [_label(_document(plan, label)) for label in self.predictor.labels],
+            "labels": [label_of(document_of(plan, label)) for label in self.predictor.labels],
             "crop": manifest.crop.to_dict(),
             "segmenter": None if segmenter is None else segmenter.to_dict(),
             "profiles": list(self.profiles.names) if self.profiles is not None else [],
@@ -242,7 +238,7 @@ class Service:
         found = {"id": request_id, "profile": profile, **prediction.to_dict(masks=masks)}
         del found["source"]
         self._observe(prediction)
-        return _json(found)
+        return json_bytes(found)
 
     def _observe(self, prediction: Prediction) -> None:
         """Those who watch see it; what goes wrong with them (a full disk) is theirs, not the client's."""
@@ -282,51 +278,6 @@ async def until_gone(work: Awaitable[T], receive: Callable[[], Awaitable[Mapping
 async def _disconnected(receive: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _cut(data: bytes, plan: Plan) -> Crops | InputError:
-    """float32[1, 3, H, W] of a picture that is one person's box, or why there is none."""
-    try:
-        image = decode_image(data)
-        height, width = image.shape[:2]
-        return mask_crop(image, np.array([[0, 0, width, height]], np.float32), None, plan.manifest.crop, threads=1)
-    except InputError as error:
-        return error
-
-
-def _attributes(
-    documents: Mapping[str, BranchDocument], scores: Scores, thresholds: Mapping[str, Mapping[str, float]], count: int
-) -> list[dict[str, Any]]:
-    """Of each of `count` crops: label -> attribute, as JSON types."""
-    rows: list[dict[str, Any]] = [{} for _ in range(count)]
-    for label, document in documents.items():
-        for row, values in zip(rows, scores.get(label, ()), strict=True):
-            found = dict(zip(document.classes, map(float, values), strict=True))
-            row[label] = Attribute(label, document.classes, found, thresholds[label]).to_dict()
-    return rows
-
-
-def _document(plan: Plan, label: str) -> BranchDocument:
-    found = plan.manifest.find(label)
-    if found is None:  # a reload took it away meanwhile
-        raise Problem(422, "unknown_label", "labels: expected some of those of GET /v1/plan, each once, found others")
-    return found[1].document
-
-
-def _label(document: BranchDocument) -> dict[str, Any]:
-    return {
-        "label": document.label,
-        "classes": list(document.classes),
-        "thresholds": dict(document.thresholds),
-        "tap": document.tap,
-        "licence": document.provenance.licence,
-        "metrics": dict(document.metrics),
-    }
-
-
-def _json(value: Any) -> bytes:
-    # Label names may be of any script; a lone surrogate cannot be in them, their files were checked.
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
 
 
 def _version() -> str:
