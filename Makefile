@@ -24,7 +24,7 @@ INSTALLED := $(VENV)/.installed
 
 SANITIZERS := address,undefined,float-cast-overflow thread
 
-.PHONY: demo demo-plan test gpu-test lint bench gpu-bench experiments segmenter wheel fuzz cpp-test sanitize install clean help
+.PHONY: demo demo-plan docs test gpu-test lint bench gpu-bench experiments segmenter wheel fuzz cpp-test sanitize install clean help
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -47,6 +47,9 @@ lint: $(INSTALLED)  ## ruff, mypy --strict, the layers, clang-format
 	@mkdir -p $(BUILD)/lint
 	cd $(BUILD)/lint && $(abspath $(VENV))/bin/mypy --config-file $(CURDIR)/pyproject.toml -p graftsdk
 	cd $(BUILD)/lint && $(abspath $(VENV))/bin/lint-imports --no-logo --cache-dir cache $(CURDIR)/pyproject.toml
+
+docs: $(INSTALLED)  ## the documentation as a site, in build/site; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet --site-dir $(abspath $(BUILD))/site
 
 bench: $(INSTALLED)  ## measure against the alternatives, in one interleaved run
 	$(SCRIPT) benchmarks/crop.py

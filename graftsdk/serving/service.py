@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from graftsdk.attribute import decisions
 from graftsdk.engines import default_threads
 from graftsdk.engines.golden import check_golden, log_golden
-from graftsdk.errors import GraftError, InputError, NonFiniteOutput
+from graftsdk.errors import InputError, NonFiniteOutput
 from graftsdk.prediction import Prediction
 from graftsdk.predictor import Predictor
 from graftsdk.preprocess import golden_crops
@@ -25,10 +25,8 @@ from graftsdk.serving.problems import ClientGone, Problem, problem_of
 from graftsdk.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from graftsdk.serving.harvest import Harvest
     from graftsdk.serving.metrics import Metrics
     from graftsdk.serving.profiles import Profiles
-    from graftsdk.serving.shadow import Shadow
     from graftsdk.serving.watch import PlanWatcher
 
 __all__ = ["Service", "until_gone"]
@@ -37,17 +35,13 @@ _log = logging.getLogger("graftsdk.serving")
 T = TypeVar("T")
 
 
-class _Closes(Protocol):
-    def close(self) -> None: ...
-
-
 class Service:
     """What the routes call. Its methods belong to one event loop; `start` before the first, `stop` after the last.
 
     Args:
-        predictor: closed by `stop`, and so are `shadow`, `harvest` and `watcher`.
+        predictor: closed by `stop`, and so is `watcher`.
         settings: its limits.
-        metrics, profiles, shadow, harvest, watcher: those who watch; None where nobody asked for them.
+        metrics, profiles, watcher: None where nobody asked for them.
 
     Attributes:
         ready: the golden crops were computed, and no stop was asked for.
@@ -61,16 +55,12 @@ class Service:
         *,
         metrics: Metrics | None = None,
         profiles: Profiles | None = None,
-        shadow: Shadow | None = None,
-        harvest: Harvest | None = None,
         watcher: PlanWatcher | None = None,
     ) -> None:
         self.predictor = predictor
         self.settings = settings
         self.metrics = metrics
         self.profiles = profiles
-        self.shadow = shadow
-        self.harvest = harvest
         self.watcher = watcher
         self.ready = False
         self.cut = 0
@@ -102,10 +92,7 @@ class Service:
         if self.watcher is not None:  # first: no reload while the predictor closes
             await loop.run_in_executor(None, self.watcher.close)
         await loop.run_in_executor(None, self.batcher.close)
-        watching: list[_Closes | None] = [self.shadow, self.harvest]
-        for each in (*watching, self.predictor):
-            if each is not None:
-                await loop.run_in_executor(None, each.close)
+        await loop.run_in_executor(None, self.predictor.close)
         self._workers.shutdown(wait=True)
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -237,20 +224,9 @@ class Service:
             prediction = replace(prediction, persons=prediction.persons[:limit], truncated=True)
         found = {"id": request_id, "profile": profile, **prediction.to_dict(masks=masks)}
         del found["source"]
-        self._observe(prediction)
+        if self.metrics is not None:
+            self.metrics.prediction(prediction)
         return json_bytes(found)
-
-    def _observe(self, prediction: Prediction) -> None:
-        """Those who watch see it; what goes wrong with them (a full disk) is theirs, not the client's."""
-        try:
-            if self.metrics is not None:
-                self.metrics.prediction(prediction)
-            if self.shadow is not None:
-                self.shadow.offer(prediction.image, prediction)
-            if self.harvest is not None:
-                self.harvest.offer(prediction)
-        except (OSError, GraftError) as error:
-            _log.warning("what watches the service failed: %s", error)
 
     async def _work(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._workers, call)

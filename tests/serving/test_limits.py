@@ -203,25 +203,6 @@ def test_one_crop_whose_score_is_no_number_fails_alone(open_service: Any, jpeg: 
     asyncio.run(ask())
 
 
-def test_a_full_disk_under_those_who_watch_costs_no_answer(open_service: Any, jpeg: bytes) -> None:
-    service = open_service()
-
-    class Full:
-        def offer(self, *_: Any) -> None:
-            raise OSError(28, "No space left on device")
-
-        def close(self) -> None: ...
-
-    service.harvest = Full()
-
-    async def ask() -> None:
-        call = Call(create_app(service), [jpeg])
-        await call.run()
-        assert call.status == 200 and call.document["persons"]
-
-    asyncio.run(ask())
-
-
 def test_fewer_persons_are_told_where_the_limit_is_smaller(open_service: Any) -> None:
     import numpy as np
 

@@ -1,0 +1,112 @@
+"""`Metrics`: what Prometheus reads. Names of labels come from the plan alone, so there are as many series as it has."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from graftsdk.attribute import Attribute
+from graftsdk.plan import BranchDocument
+from graftsdk.prediction import Prediction
+from graftsdk.reloading import Reload
+from graftsdk.serving.drift import Drift
+from graftsdk.shared_batch import BatchRecord
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_SIZES = (1, 2, 4, 8, 16, 32, 64)
+_STAGES = ("decode", "segment", "crop", "engine")
+
+
+class Metrics:
+    """Counts and times of one service, in a registry of its own.
+
+    Args:
+        documents: label -> its branch's document.
+        waiting: gives the number of images in the queue.
+        digest: of the plan that serves.
+    """
+
+    def __init__(self, documents: Mapping[str, BranchDocument], waiting: Callable[[], int], digest: str) -> None:
+        self._registry = CollectorRegistry()
+        self._lock = threading.Lock()
+        self._requests = self._counter("requests", "Requests that were answered.", ("route", "status"))
+        self._seconds = self._histogram("request_seconds", "From a request's head to its answer.", _SECONDS, ("route",))
+        self._images = self._histogram("batch_images", "Images that shared a batch.", _SIZES)
+        self._crops = self._histogram("batch_crops", "Crops that shared a batch.", _SIZES)
+        self._stages = self._histogram("stage_seconds", "Of one image, stage by stage.", _SECONDS, ("stage",))
+        self._waited = self._histogram("queue_seconds", "That a batch's oldest image waited.", _SECONDS)
+        self._persons = self._counter("persons", "Persons that were found.")
+        self._held = self._counter("label_positive", "Persons of whom a class holds.", ("label", "value"))
+        self._judged = self._counter("label_persons", "Persons who were judged.", ("label",))
+        self._drift = Gauge(
+            "graftsdk_label_psi",
+            "Scores of live traffic against the plan's validation data: below 0.1 nothing moved, above 0.25 much did.",
+            ("label",),
+            registry=self._registry,
+        )
+        self._reloads = self._counter("reloads", "Plans that were tried while it ran.", ("result",))
+        self._plan = Gauge("graftsdk_plan_info", "The plan that serves.", ("digest",), registry=self._registry)
+        gauge = Gauge("graftsdk_queue_images", "Images that wait.", registry=self._registry)
+        gauge.set_function(lambda: float(waiting()))
+        self.follow(documents, digest)
+
+    def follow(self, documents: Mapping[str, BranchDocument], digest: str) -> None:
+        """Another plan serves: its labels, its validation data."""
+        with self._lock:
+            self._labels = Drift(documents)
+            self._drift.clear()
+            self._plan.clear()
+            self._plan.labels(digest).set(1)
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """A request was answered; `route` is the pattern of its path, or "other"."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def batch(self, record: BatchRecord) -> None:
+        """A batch was computed."""
+        self._images.observe(record.images)
+        self._crops.observe(record.crops)
+        self._waited.observe(record.waited_s)
+
+    def prediction(self, prediction: Prediction) -> None:
+        """An image was answered."""
+        for stage in _STAGES:
+            if stage in prediction.timings:
+                self._stages.labels(stage).observe(prediction.timings[stage] / 1e3)
+        self._persons.inc(len(prediction))
+        with self._lock:
+            for person in prediction:
+                for label, attribute in person.attributes.items():
+                    self._judged.labels(label).inc()
+                    for name in _holds(attribute):
+                        self._held.labels(label, name).inc()
+                    self._labels.add(label, attribute.scores)
+
+    def reloaded(self, done: Reload | None) -> None:
+        """A plan was tried: it serves, or was refused (None)."""
+        self._reloads.labels("refused" if done is None else "done").inc()
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads."""
+        with self._lock:
+            for label, value in self._labels.values().items():
+                self._drift.labels(label).set(value)
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(f"graftsdk_{name}", text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, bounds: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
+        return Histogram(f"graftsdk_{name}", text, labels, buckets=bounds, registry=self._registry)
+
+
+def _holds(attribute: Attribute) -> tuple[str, ...]:
+    """The classes that hold: of two the last one, if it does; of more the one decided on."""
+    if len(attribute.classes) == 2:
+        return (attribute.classes[1],) if attribute.present else ()
+    return (attribute.name,)
