@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,11 +73,9 @@ class Request(ABC):
 
     def fail(self, error: BaseException) -> None:
         """Hand out the error; does nothing where it has ended already."""
-        try:
+        with suppress(InvalidStateError):  # somebody else ended it just now
             if not self.future.done() and self.future.set_running_or_notify_cancel():
                 self.future.set_exception(error)
-        except InvalidStateError:  # somebody else ended it just now
-            pass
 
     @abstractmethod
     def prepare(self) -> None:

@@ -52,7 +52,8 @@ class Parts:
         self._schema = schema(job.labels, job.text())
         check_target(self.target)
         self.folder.mkdir(exist_ok=True)
-        self._lock: BinaryIO | None = (self.folder / "lock").open("ab")
+        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock: BinaryIO | None = os.fdopen(lock, "r+b")
         try:
             self._take()
             self._check_journal()

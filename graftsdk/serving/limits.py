@@ -85,7 +85,7 @@ class Limits:
             if not status:
                 await _refuse(problem, request_id, scope, receive, answer)
         except ClientGone:
-            pass
+            _log.debug("request %s: its client went away", request_id)
         except GraftError as error:
             told = problem_of(error)
             if told.status >= 500 and not isinstance(error, Overloaded):

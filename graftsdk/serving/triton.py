@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from graftsdk.arguments import whole_number
 from graftsdk.errors import GraftError, InputError, PlanPathError
+from graftsdk.files import atomic_write
 from graftsdk.graft import graft, joints_of, scores_names
 from graftsdk.plan import Plan, open_plan
 from graftsdk.plan.onnx_part import serialise
@@ -92,14 +93,14 @@ def export_repository(
             crops = temporary / models[1] / "1"
             crops.mkdir(parents=True)
             _save(model, crops / "model.onnx")
-            (crops.parent / "config.pbtxt").write_text(_crops_config(opened, models[1], outputs, max_delay_us))
+            _write(crops.parent / "config.pbtxt", _crops_config(opened, models[1], outputs, max_delay_us))
             front = temporary / name / "1"
             front.mkdir(parents=True)
-            (front / "model.py").write_text(_FRONT)
+            _write(front / "model.py", _FRONT)
             shutil.copyfile(plan, front / "engine.plan")
-            (front.parent / "config.pbtxt").write_text(_front_config(models, outputs, fronts))
+            _write(front.parent / "config.pbtxt", _front_config(models, outputs, fronts))
             mark = {"format": _FORMAT, "plan": opened.digest, "labels": wanted, "models": models}
-            (temporary / _MARK).write_text(dump_json(mark) + "\n", encoding="utf-8")
+            _write(temporary / _MARK, dump_json(mark) + "\n")
             _put_in_place(temporary, folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -184,7 +185,12 @@ def _save(model: ir.Model, path: Path) -> None:
     if weights > _INLINE_BYTES:
         ir.save(model, path, external_data=f"{path.name}.data")
     else:
-        path.write_bytes(serialise(model, "graft"))
+        _write(path, serialise(model, "graft"))
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    with atomic_write(path) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def _crops_config(plan: Plan, name: str, outputs: dict[str, str], max_delay_us: int) -> str:
