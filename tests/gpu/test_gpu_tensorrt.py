@@ -373,4 +373,7 @@ def test_an_engine_without_a_target(
         pytest.skip("a dry run")
     from gpu_untargeted import try_untargeted
 
-    note(f"an engine built without a target, on compute capability {device.compute_capability}: {try_untargeted()}")
+    said = try_untargeted()
+    if said.startswith("not tried"):
+        pytest.skip(said)  # counted as a test of the runtime it would say that something of it ran
+    note(f"an engine built without a target, on compute capability {device.compute_capability}: {said}")

@@ -30,6 +30,8 @@ constexpr i32 kTileRows = 8;
 constexpr i32 kColumns = 128;
 constexpr i32 kNarrow = 8;  // tiles up to this width may read more columns than kColumns
 
+constexpr i32 kSums = 3 * kColumns + 4;  // floats of a row of sums: whole words of the image begin up to 3 bytes earlier
+
 constexpr i32 kFew = 4;  // weights of a row that are read at once: windows up to twice as high as the crop
 
 constexpr i32 kScanned = 16384;  // floats of a network's outputs that one block looks through
@@ -313,21 +315,37 @@ __device__ __forceinline__ float mask_cell(const Crop& crop, i32 row, i32 column
   return from[column] != 0 ? 1.0f : 0.0f;
 }
 
-/// Whether the sample between four cells is > 0.5. Where all lie on one side of it, so does the sample, rounding
+/// What four cells of a mask give between them. Where all lie on one side of 0.5, so does every sample, rounding
 /// included (core/mask_rows.hpp): few samples cost double's arithmetic, which most GPUs have little of.
-__device__ __forceinline__ bool covers(const Crop& crop, i32 up, double fall, i32 left, double slide) {
-  const i32 down = least(up + 1, crop.mask_height - 1);
-  const i32 right = least(left + 1, crop.mask_width - 1);
-  const float a = mask_cell(crop, up, left);
-  const float b = mask_cell(crop, up, right);
-  const float c = mask_cell(crop, down, left);
-  const float d = mask_cell(crop, down, right);
-  const bool in_a = a > 0.5f;
-  if (in_a == (b > 0.5f) && in_a == (c > 0.5f) && in_a == (d > 0.5f)) return in_a;
-  const double low = static_cast<double>(a) + (static_cast<double>(c) - static_cast<double>(a)) * fall;
-  const double high = static_cast<double>(b) + (static_cast<double>(d) - static_cast<double>(b)) * fall;
-  return low + (high - low) * slide > 0.5;
-}
+struct Cells {
+  double a;
+  double b;
+  double fall_a;  // from the upper to the lower one
+  double fall_b;
+  bool alike;
+  bool inside;
+
+  __device__ __forceinline__ void read(const Crop& crop, i32 up, i32 left) {
+    const i32 down = least(up + 1, crop.mask_height - 1);
+    const i32 right = least(left + 1, crop.mask_width - 1);
+    const float cells[4] = {mask_cell(crop, up, left), mask_cell(crop, up, right), mask_cell(crop, down, left),
+                            mask_cell(crop, down, right)};
+    inside = cells[0] > 0.5f;
+    alike = inside == (cells[1] > 0.5f) && inside == (cells[2] > 0.5f) && inside == (cells[3] > 0.5f);
+    a = static_cast<double>(cells[0]);
+    b = static_cast<double>(cells[1]);
+    fall_a = static_cast<double>(cells[2]) - a;
+    fall_b = static_cast<double>(cells[3]) - b;
+  }
+
+  /// Whether the sample is > 0.5.
+  __device__ __forceinline__ bool covers(double fall, double slide) const {
+    if (alike) return inside;
+    const double low = a + fall_a * fall;
+    const double high = b + fall_b * fall;
+    return low + (high - low) * slide > 0.5;
+  }
+};
 
 /// Bits of 32 rows of the window, 1 where the mask covers a pixel, in up to 256 columns: each thread has one.
 ///
@@ -359,9 +377,16 @@ __device__ void make_bits(const Crop& crop, u32* work, i32 tile) {
       double slide = 0.0;
       const i32 left = mask_tap(crop.x0 + x, crop.extent[0], crop.extent[2], crop.mask_width, slide);
       if (left >= 0) {
-#pragma unroll 2
+        // Most masks have fewer rows than the image: the cells stay for several of its rows, for all threads alike.
+        Cells cells{};
+        i32 read = -1;
+#pragma unroll 1
         for (i32 row = 0; row < rows; ++row) {
-          if (up[row] >= 0 && covers(crop, up[row], fall[row], left, slide)) word |= 1u << row;
+          const i32 cell = up[row];
+          if (cell < 0) continue;
+          if (cell != read) cells.read(crop, cell, left);
+          read = cell;
+          if (cells.covers(fall[row], slide)) word |= 1u << row;
         }
       }
     }
@@ -407,6 +432,15 @@ __device__ __forceinline__ float less_fill(u8 byte, float fill_plus) {
   return as_float(0x4b000000u | byte) - fill_plus;
 }
 
+/// Byte `k` of a word, as above: one instruction takes it out and puts the exponent before it.
+__device__ __forceinline__ float less_fill_at(u32 word, i32 k, float fill_plus) {
+#if defined(__CUDA_ARCH__)
+  return as_float(__byte_perm(word, 0x4b000000u, 0x7440u | static_cast<u32>(k))) - fill_plus;
+#else
+  return less_fill(static_cast<u8>(word >> 8 * k), fill_plus);
+#endif
+}
+
 /// The pixels of one crop's window, which are what is summed: less the fill, and 0 outside the mask.
 ///
 /// So the background adds nothing, and where there is nothing else a sum is 0 to the bit. Weights sum to 1: the fill
@@ -418,6 +452,7 @@ struct Source {
   i32 height;
   i32 width;
   float fill_plus;
+  u32 fill;  // four of it
 
   /// Row `y`: its first pixel, and where the bits from it on are.
   struct Row {
@@ -470,6 +505,81 @@ struct Source {
     }
   }
 
+  /// Which bytes of the word `w` of a row, which begins `shift` bytes before column `c0`, the mask covers in each of
+  /// the 32 rows from `first` on. A word has bytes of two pixels.
+  struct Covered {
+    u32 near;
+    u32 far;
+    u32 bytes;  // those of the first pixel
+
+    /// `word` with the fill in place of what is not covered in row `tap`: less the fill it is 0.
+    __device__ __forceinline__ u32 select(u32 word, i32 tap, u32 fill) const {
+      const u32 one = 0u - (near >> tap & 1u);
+      const u32 other = 0u - (far >> tap & 1u);
+      const u32 kept = (one & bytes) | (other & ~bytes);
+      return (word & kept) | (fill & ~kept);
+    }
+  };
+
+  __device__ __forceinline__ Covered covered_word(const Row& first, i32 c0, i32 w, i32 shift) const {
+    const i32 byte = 4 * w - shift + 3;  // counted from the pixel before c0
+    const i32 pixel = c0 - 1 + byte / 3;
+    return {covered(first, static_cast<u32>(most(pixel, 0))),
+            covered(first, static_cast<u32>(least(pixel + 1, width - 1))), 0x00ffffffu >> 8 * (byte % 3)};
+  }
+
+  /// Adds `count` weighted words, one below the other: of each byte what `add` computes, to the bit.
+  template <bool kMasked>
+  __device__ __forceinline__ void add_words(const u8* from, const Covered& mask, i32 count, const float* weights,
+                                            Four& sum) const {
+#pragma unroll 4
+    for (i32 tap = 0; tap < count; ++tap) {
+      u32 word = *reinterpret_cast<const u32*>(from);
+      if (kMasked) word = mask.select(word, tap, fill);
+      const float weight = *weights;
+      for (i32 k = 0; k < 4; ++k) sum.at[k] = fmaf(weight, less_fill_at(word, k, fill_plus), sum.at[k]);
+      from += row_stride;
+      ++weights;
+    }
+  }
+
+  /// Word `w` of a row and the rows below it, summed; the first word begins `shift` bytes before column `c0`.
+  template <bool kMasked>
+  __device__ __forceinline__ Four sum_words(const Row& first, i32 y, i32 c0, i32 w, i32 shift, i32 count,
+                                            const float* weights) const {
+    const u8* from = first.pixels + (3 * c0 - shift + 4 * w);
+    Four sum = {{0.0f, 0.0f, 0.0f, 0.0f}};
+    if (!kMasked) {
+      add_words<false>(from, Covered{}, count, weights, sum);
+      return sum;
+    }
+    add_words<true>(from, covered_word(first, c0, w, shift), least(kMaskRows, count), weights, sum);
+    for (i32 done = kMaskRows; done < count; done += kMaskRows) {
+      add_words<true>(from + done * row_stride, covered_word(row(y + done), c0, w, shift),
+                      least(kMaskRows, count - done), weights + done, sum);
+    }
+    return sum;
+  }
+
+  /// The same of up to kFew rows, without a loop; see `sum_few`.
+  template <bool kMasked>
+  __device__ __forceinline__ Four sum_few_words(const Row& first, i32 c0, i32 w, i32 shift, i32 count,
+                                                const Four& weights) const {
+    const u8* from = first.pixels + (3 * c0 - shift + 4 * w);
+    const Covered mask = kMasked ? covered_word(first, c0, w, shift) : Covered{};
+    u32 words[kFew];
+    for (i32 tap = 0; tap < kFew; ++tap) {
+      words[tap] = *reinterpret_cast<const u32*>(from);
+      if (tap + 1 < count) from += row_stride;
+    }
+    Four sum = {{0.0f, 0.0f, 0.0f, 0.0f}};
+    for (i32 tap = 0; tap < kFew; ++tap) {
+      const u32 word = kMasked ? mask.select(words[tap], tap, fill) : words[tap];
+      for (i32 k = 0; k < 4; ++k) sum.at[k] = fmaf(weights.at[tap], less_fill_at(word, k, fill_plus), sum.at[k]);
+    }
+    return sum;
+  }
+
   /// Column `x` summed down, from row `y` on.
   template <bool kMasked>
   __device__ __forceinline__ void sum_down(const Row& first, i32 y, u32 x, i32 count, const float* weights,
@@ -488,13 +598,28 @@ struct Source {
   }
 };
 
+/// Whether a tile's pixels may be read by words of 4 bytes: every row lies alike in them, and no word reaches beyond the
+/// image, at whose ends there may be nothing.
+__device__ __forceinline__ bool in_words(const Call& call, const Source& source, const Table& down, const u8* image,
+                                         i32 y0, i32 y1, i32 begin, i32 end) {
+  if (call.row_stride <= 0 || call.row_stride % 4 != 0) return false;
+  const u8* low = source.pixels + down.ranges[y0].first * call.row_stride + 3 * begin;
+  const Range last = down.ranges[y1 - 1];
+  const u8* high = source.pixels + (last.first + last.count - 1) * call.row_stride + 3 * end;
+  const u64 top = reinterpret_cast<u64>(image + (call.height - 1) * call.row_stride + 3 * call.width);
+  return reinterpret_cast<u64>(low) / 4 * 4 >= reinterpret_cast<u64>(image) &&
+         (reinterpret_cast<u64>(high) + 3) / 4 * 4 <= top;
+}
+
 /// One tile of one crop: outputs that are not the window's become the fill, the others the window resized.
 ///
-/// A warp has a row of the tile: neighbours read pixels side by side, and a row's weights are one load for all.
+/// Down, a warp has a row of the tile: its threads read side by side, and a row's weights are one load for all. Where
+/// the rows of the image lie alike in words of 4 bytes, words are summed: a quarter of the loads. Across, a thread has
+/// a column: its weights are read once for all rows.
 template <bool kMasked>
 __device__ __forceinline__ void make_tile(const Call& call, const Crop& crop, const Source& source,
-                                          const Output& output, u32* work, i32 left, i32 top, float* sums,
-                                          float* partial) {
+                                          const Output& output, u32* work, const u8* image, i32 left, i32 top,
+                                          float* sums, float* partial) {
   const i32 row_step = static_cast<i32>(blockDim.y);
   const i32 step = static_cast<i32>(blockDim.x);
   const i32 lane = static_cast<i32>(threadIdx.x);
@@ -522,17 +647,28 @@ __device__ __forceinline__ void make_tile(const Call& call, const Crop& crop, co
   const Table across = columns_table(work, crop);
   const i32 begin = across.ranges[x0].first;
   const i32 end = across.ranges[x1 - 1].first + across.ranges[x1 - 1].count;
+  const bool words = in_words(call, source, down, image, y0, y1, begin, end);
   for (i32 c0 = begin; c0 < end; c0 += kColumns) {
     const i32 c1 = least(c0 + kColumns, end);
+    const i32 shift = words ? static_cast<i32>(reinterpret_cast<u64>(source.pixels + 3 * c0) % 4) : 0;
+    const i32 word_count = divided_up(shift + 3 * (c1 - c0), 4);
     if (c0 > begin) __syncthreads();  // all have read what is written over
     for (i32 row = static_cast<i32>(threadIdx.y); y0 + row < y1; row += row_step) {
       const Range range = down.ranges[y0 + row];
       const float* weights = down.weights + static_cast<i64>(y0 + row) * down.cell_step;
       const Source::Row at = source.row(range.first);
-      float* to = sums + (row * kColumns + lane) * 3;
+      float* to = sums + row * kSums;
       float sum[3];
       if (down.cell_step == kFew) {
         const Four four = *reinterpret_cast<const Four*>(weights);
+        if (words) {
+#pragma unroll 1
+          for (i32 w = lane; w < word_count; w += step) {
+            reinterpret_cast<Four*>(to)[w] = source.sum_few_words<kMasked>(at, c0, w, shift, range.count, four);
+          }
+          continue;
+        }
+        to += 3 * lane;
 #pragma unroll 1
         for (i32 x = c0 + lane; x < c1; x += step) {
           source.sum_few<kMasked>(at, static_cast<u32>(x), range.count, four, sum);
@@ -540,6 +676,15 @@ __device__ __forceinline__ void make_tile(const Call& call, const Crop& crop, co
           to += 3 * step;
         }
       } else {
+        if (words) {
+#pragma unroll 1
+          for (i32 w = lane; w < word_count; w += step) {
+            reinterpret_cast<Four*>(to)[w] =
+                source.sum_words<kMasked>(at, range.first, c0, w, shift, range.count, weights);
+          }
+          continue;
+        }
+        to += 3 * lane;
 #pragma unroll 1
         for (i32 x = c0 + lane; x < c1; x += step) {
           source.sum_down<kMasked>(at, range.first, static_cast<u32>(x), range.count, weights, sum);
@@ -549,14 +694,48 @@ __device__ __forceinline__ void make_tile(const Call& call, const Crop& crop, co
       }
     }
     __syncthreads();
-    for (i32 row = static_cast<i32>(threadIdx.y); y0 + row < y1; row += row_step) {
+    // Whole warps for the columns, as many times as there are threads.
+    const i32 threads = step * row_step;
+    const i32 lanes = least(divided_up(x1 - x0, 32) * 32, threads);
+    const i32 thread = static_cast<i32>(threadIdx.y) * step + lane;
+    const i32 groups = threads / lanes;
+    if (thread >= groups * lanes) continue;
+    const i32 rows = y1 - y0;
+    const float* sums_at = sums + shift;
 #pragma unroll 1
-      for (i32 x = x0 + lane; x < x1; x += step) {
-        const Range range = across.ranges[x];
-        const i32 start = most(range.first, c0);
-        const i32 stop = least(range.first + range.count, c1);
-        const float* weight = across.weights + ((start - range.first) * across.tap_step + x);
-        const float* from = sums + (row * kColumns + start - c0) * 3;
+    for (i32 x = x0 + thread % lanes; x < x1; x += lanes) {
+      const Range range = across.ranges[x];
+      const i32 start = most(range.first, c0);
+      const i32 stop = least(range.first + range.count, c1);
+      const float* weight = across.weights + ((start - range.first) * across.tap_step + x);
+      const i32 count = stop - start;
+      if (c0 == begin && c1 == end && count <= kFew) {
+        const float first = *weight;
+        const float second = count > 1 ? weight[across.tap_step] : 0.0f;
+        const float third = count > 2 ? weight[2 * across.tap_step] : 0.0f;
+        const float fourth = count > 3 ? weight[3 * across.tap_step] : 0.0f;
+#pragma unroll 2
+        for (i32 row = thread / lanes; row < rows; row += groups) {
+          const float* from = sums_at + (row * kSums + (start - c0) * 3);
+          float sum[3];
+          for (i32 k = 0; k < 3; ++k) sum[k] = fmaf(first, from[k], 0.0f);
+          if (count > 1) {
+            for (i32 k = 0; k < 3; ++k) sum[k] = fmaf(second, from[3 + k], sum[k]);
+          }
+          if (count > 2) {
+            for (i32 k = 0; k < 3; ++k) sum[k] = fmaf(third, from[6 + k], sum[k]);
+          }
+          if (count > 3) {
+            for (i32 k = 0; k < 3; ++k) sum[k] = fmaf(fourth, from[9 + k], sum[k]);
+          }
+          output.put(y_offset + y0 + row, x_offset + x, sum);
+        }
+        continue;
+      }
+#pragma unroll 1
+      for (i32 row = thread / lanes; row < rows; row += groups) {
+        const float* from = sums_at + (row * kSums + (start - c0) * 3);
+        const float* tap = weight;
         float* part = partial + (row * kNarrow + x - x0) * 3;  // of tiles that read more than kColumns
         float sum[3] = {0.0f, 0.0f, 0.0f};
         if (c0 > begin) {
@@ -564,8 +743,8 @@ __device__ __forceinline__ void make_tile(const Call& call, const Crop& crop, co
         }
 #pragma unroll 2
         for (i32 column = start; column < stop; ++column) {
-          for (i32 k = 0; k < 3; ++k) sum[k] = fmaf(*weight, from[k], sum[k]);
-          weight += across.tap_step;
+          for (i32 k = 0; k < 3; ++k) sum[k] = fmaf(*tap, from[k], sum[k]);
+          tap += across.tap_step;
           from += 3;
         }
         if (c1 == end) {
@@ -650,7 +829,7 @@ extern "C" __global__ void __launch_bounds__(256, 4)
 extern "C" __global__ void __launch_bounds__(256, 4)
     graftsdk_crop(const Call* __restrict__ call, const Crop* __restrict__ crops, u32* __restrict__ work,
                   const u8* __restrict__ image, void* __restrict__ into) {
-  __shared__ float sums[kTileRows * kColumns * 3];
+  __shared__ Four sums[kTileRows * kSums / 4];
   __shared__ float partial[kTileRows * kNarrow * 3];
   const Crop& crop = crops[blockIdx.y];
   const i32 across = divided_up(call->out_width, crop.tile_width);
@@ -663,12 +842,13 @@ extern "C" __global__ void __launch_bounds__(256, 4)
                       row_stride,
                       crop.y1 - crop.y0,
                       crop.x1 - crop.x0,
-                      8388608.0f + static_cast<float>(call->fill)};
+                      8388608.0f + static_cast<float>(call->fill),
+                      0x01010101u * static_cast<u32>(call->fill)};
   const Output output(*call, into, blockIdx.y);
   if (call->masked) {
-    make_tile<true>(*call, crop, source, output, work, left, top, sums, partial);
+    make_tile<true>(*call, crop, source, output, work, image, left, top, reinterpret_cast<float*>(sums), partial);
   } else {
-    make_tile<false>(*call, crop, source, output, work, left, top, sums, partial);
+    make_tile<false>(*call, crop, source, output, work, image, left, top, reinterpret_cast<float*>(sums), partial);
   }
 }
 
