@@ -5,7 +5,7 @@
 
 The service and the load generator are processes of their own; all of them share this machine's cores, so that the
 ratio is what one machine gets, its clients included. In overload the generator sends at a fixed rate, whatever the
-answers are: three times what 16 clients were served at. Every answer is compared with the predictor's own.
+answers are: three times what 16 clients were served at. Every answer is compared with the first that its image got.
 """
 
 from __future__ import annotations
