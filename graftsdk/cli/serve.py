@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "%(prog)s [-h] PLAN [--host HOST] [--port N] [--keys FILE | --insecure]\n"
         "         [--ssl-certfile FILE --ssl-keyfile FILE] [--labels LABEL...] [--min-score X]\n"
-        "         [--profiles FILE] [--watch SECONDS]\n"
+        "         [--profiles FILE] [--shadow PLAN [--fraction X]] [--watch SECONDS]\n"
         "         [limits] " + ENGINE_USAGE.strip() + BUILT_USAGE
     )
     parser.add_argument("plan", metavar="PLAN", help="the plan")
@@ -59,6 +59,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--ssl-keyfile", metavar="FILE", help="its private key, PEM")
     changing = parser.add_argument_group("labels in production")
     changing.add_argument("--profiles", metavar="FILE", help="TOML: group -> label -> threshold, chosen with profile=")
+    changing.add_argument("--shadow", metavar="PLAN", help="compare this plan on live traffic; answers stay the old's")
+    changing.add_argument("--fraction", type=float, default=0.01, metavar="X", help="of the images; default: 0.01")
     changing.add_argument(
         "--watch", type=float, default=1.0, metavar="X", help="seconds between looks at the plan's file; 0: never"
     )
@@ -121,6 +123,8 @@ def run(args: argparse.Namespace) -> int:
         settings,
         options,
         profiles=args.profiles,
+        shadow=args.shadow,
+        fraction=args.fraction,
         watch=args.watch or None,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

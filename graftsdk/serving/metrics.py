@@ -48,6 +48,9 @@ class Metrics:
             ("label",),
             registry=self._registry,
         )
+        self._shadowed = self._counter("shadow_persons", "Persons that the shadow plan judged too.", ("label",))
+        self._disagreed = self._counter("shadow_disagreements", "Whom it judged otherwise.", ("label",))
+        self._left_out = self._counter("shadow_left_out", "Images that it did not compare.", ("reason",))
         self._reloads = self._counter("reloads", "Plans that were tried while it ran.", ("result",))
         self._plan = Gauge("graftsdk_plan_info", "The plan that serves.", ("digest",), registry=self._registry)
         gauge = Gauge("graftsdk_queue_images", "Images that wait.", registry=self._registry)
@@ -86,6 +89,15 @@ class Metrics:
                     for name in _holds(attribute):
                         self._held.labels(label, name).inc()
                     self._labels.add(label, attribute.scores)
+
+    def shadow(self, label: str, agreed: bool) -> None:
+        """A person's label was decided by both plans."""
+        self._shadowed.labels(label).inc()
+        self._disagreed.labels(label).inc(0 if agreed else 1)
+
+    def shadow_left_out(self, reason: str) -> None:
+        """An image was not compared by the shadow: "busy" or "failed"."""
+        self._left_out.labels(reason).inc()
 
     def reloaded(self, done: Reload | None) -> None:
         """A plan was tried: it serves, or was refused (None)."""

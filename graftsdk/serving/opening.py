@@ -14,6 +14,7 @@ from graftsdk.serving.metrics import Metrics
 from graftsdk.serving.profiles import load_profiles
 from graftsdk.serving.service import Service
 from graftsdk.serving.settings import ServeSettings
+from graftsdk.serving.shadow import Shadow
 from graftsdk.serving.watch import PlanWatcher
 
 __all__ = ["open_service"]
@@ -25,13 +26,16 @@ def open_service(
     options: Mapping[str, Any],
     *,
     profiles: str | None = None,
+    shadow: str | None = None,
+    fraction: float = 0.01,
     watch: float | None = 1.0,
     shared_pool: bool = True,
 ) -> Service:
     """A service, its predictor open; `Service.stop` closes all of it.
 
     Args:
-        options: keyword arguments of `Predictor`.
+        options: keyword arguments of `Predictor`, also for the shadow.
+        shadow: a second plan, compared on `fraction` of the images.
         profiles: a TOML file, group -> label -> threshold.
         watch: seconds between looks at the plan's file; None never reloads.
         shared_pool: all engines of this process run on one pool of threads, so that they do not get into each other's
@@ -57,6 +61,9 @@ def open_service(
             if done is not None:
                 metrics.follow(_documents(predictor), done.new)
 
+        if shadow is not None:
+            service.shadow = Shadow(shadow, fraction, metrics, chosen, predictor.labels)
+            undo.callback(service.shadow.close)
         if watch is not None:
             service.watcher = PlanWatcher(predictor, reloaded, watch)
         undo.pop_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
@@ -27,6 +28,7 @@ from graftsdk.serving.settings import ServeSettings
 if TYPE_CHECKING:
     from graftsdk.serving.metrics import Metrics
     from graftsdk.serving.profiles import Profiles
+    from graftsdk.serving.shadow import Shadow
     from graftsdk.serving.watch import PlanWatcher
 
 __all__ = ["Service", "until_gone"]
@@ -39,9 +41,9 @@ class Service:
     """What the routes call. Its methods belong to one event loop; `start` before the first, `stop` after the last.
 
     Args:
-        predictor: closed by `stop`, and so is `watcher`.
+        predictor: closed by `stop`, and so are `watcher` and `shadow`.
         settings: its limits.
-        metrics, profiles, watcher: None where nobody asked for them.
+        metrics, profiles, watcher, shadow: None where nobody asked for them.
 
     Attributes:
         ready: the golden crops were computed, and no stop was asked for.
@@ -56,12 +58,14 @@ class Service:
         metrics: Metrics | None = None,
         profiles: Profiles | None = None,
         watcher: PlanWatcher | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         self.predictor = predictor
         self.settings = settings
         self.metrics = metrics
         self.profiles = profiles
         self.watcher = watcher
+        self.shadow = shadow
         self.ready = False
         self.cut = 0
         self.batcher = predictor.batcher(
@@ -92,6 +96,8 @@ class Service:
         if self.watcher is not None:  # first: no reload while the predictor closes
             await loop.run_in_executor(None, self.watcher.close)
         await loop.run_in_executor(None, self.batcher.close)
+        if self.shadow is not None:
+            await loop.run_in_executor(None, self.shadow.close)
         await loop.run_in_executor(None, self.predictor.close)
         self._workers.shutdown(wait=True)
 
@@ -183,7 +189,9 @@ class Service:
         path = self.predictor.plan.path
         if text is None or path is None:
             return text
-        return text.replace(str(path), "plan").replace(str(path.parent), "")[:500]
+        for name in (os.path.abspath(path), str(path)):  # an error names the one that was opened
+            text = text.replace(name, "plan")
+        return text[:500]
 
     def count_cut(self) -> None:
         """Note that a request was accepted and will not be answered."""
@@ -226,6 +234,8 @@ class Service:
         del found["source"]
         if self.metrics is not None:
             self.metrics.prediction(prediction)
+        if self.shadow is not None and profile is None:  # a profile's thresholds are not the plan's
+            self.shadow.offer(prediction)
         return json_bytes(found)
 
     async def _work(self, call: Callable[[], T]) -> T:

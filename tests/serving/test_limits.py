@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -224,7 +225,18 @@ def test_a_plan_that_was_refused_is_told_without_its_path(open_service: Any, toy
 
     assert service.refused() is None
     service.watcher = Watcher()
-    assert "garbage" in service.refused() and str(toy_path.parent) not in service.refused()
+    assert service.refused() == "plan: expected a plan, found garbage"
+
+
+def test_nor_with_it_where_the_plan_was_named_by_a_relative_path(
+    toy_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(toy_path.parent)
+    with Predictor(toy_path.name, threads=1) as predictor:
+        service = Service(predictor, ServeSettings())
+        service.watcher = SimpleNamespace(refused=f"{toy_path}: expected a plan, found garbage")  # type: ignore[assignment]
+        assert service.refused() == "plan: expected a plan, found garbage"
+        service.batcher.close()
 
 
 def _raises(error: Exception) -> Any:

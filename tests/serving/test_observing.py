@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from graftsdk.serving.drift import Drift, psi
 from graftsdk.serving.opening import open_service
 from graftsdk.serving.profiles import load_profiles
 from graftsdk.serving.settings import ServeSettings
+from graftsdk.serving.shadow import Shadow
 from graftsdk.serving.watch import PlanWatcher
 
 
@@ -116,6 +118,64 @@ def test_a_profile_is_chosen_by_the_request_and_metrics_count_it(plan: Path, tmp
         assert 'graftsdk_label_positive_total{label="child",value="yes"} 1.0' in text
         assert re.search(r"graftsdk_batch_images_count [23]\.0", text) and "graftsdk_queue_images 0.0" in text
         assert f'graftsdk_plan_info{{digest="{service.predictor.plan.digest}"}} 1.0' in text
+
+
+class Count:
+    def __init__(self) -> None:
+        self.judged: list[tuple[str, bool]] = []
+        self.left_out: list[str] = []
+
+    def shadow(self, label: str, agreed: bool) -> None:
+        self.judged.append((label, agreed))
+
+    def shadow_left_out(self, reason: str) -> None:
+        self.left_out.append(reason)
+
+
+def test_a_shadow_of_the_same_plan_agrees_and_one_that_decides_otherwise_does_not(plan: Path, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (80, 120, 3), np.uint8)
+    boxes = [[x, y, x + 20, y + 30] for x in range(0, 100, 20) for y in (0, 25, 50)]
+    masks = np.random.default_rng(1).random((len(boxes), 80, 120)) < 0.8
+    toys.write(tmp_path / "fewer.plan", ["child", "gender"])
+    same, other = Count(), Count()
+    with Predictor(plan, threads=1, thresholds={"child": 1.0}) as predictor:
+        answered = predictor.predict(image, boxes=boxes, masks=masks)
+        shadows = [
+            Shadow(plan, 1.0, same, {"threads": 1, "thresholds": {"child": 1.0}}, predictor.labels),
+            Shadow(tmp_path / "fewer.plan", 1.0, other, {"threads": 1, "thresholds": {"child": 0.0}}, predictor.labels),
+        ]
+        for shadow in shadows:
+            shadow.offer(answered)
+            shadow.close()
+    assert len(same.judged) == len(boxes) * len(predictor.labels) and all(agreed for _, agreed in same.judged)
+    assert sorted(set(other.judged)) == [("child", False), ("gender", True)] and other.left_out == []
+
+
+def test_a_shadow_that_is_busy_leaves_out_and_a_fraction_is_one(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.zeros((48, 64, 3), np.uint8)
+    with Predictor(plan, threads=1) as predictor:
+        answered = predictor.predict(image)
+        count, some = Count(), Count()
+        shadow = Shadow(plan, 1.0, count, {"threads": 1}, predictor.labels)
+        hold, compare = threading.Event(), shadow._compare
+        monkeypatch.setattr(shadow, "_compare", lambda *offered: hold.wait(30) and compare(*offered))
+        for _ in range(20):
+            shadow.offer(answered)
+        hold.set()
+        shadow.close()
+        assert count.left_out.count("busy") >= 17 and len(count.judged) % len(predictor.labels) == 0
+        tenth = Shadow(plan, 0.1, some, {"threads": 1}, predictor.labels)
+        taken: list[Any] = []
+        monkeypatch.setattr(tenth._waiting, "put_nowait", taken.append)
+        for _ in range(2000):
+            tenth.offer(answered)
+        assert 150 < len(taken) < 250
+        monkeypatch.undo()
+        tenth.close()
+        with pytest.raises(InputError, match="fraction"):
+            Shadow(plan, 1.5, count, {}, predictor.labels)
+        with pytest.raises(InputError, match="with some of"):
+            Shadow(plan, 0.5, count, {"threads": 1}, ("nothing",))
 
 
 def test_a_replaced_plan_serves_and_a_damaged_one_does_not(plan: Path, tmp_path: Path) -> None:
