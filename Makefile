@@ -24,7 +24,7 @@ INSTALLED := $(VENV)/.installed
 
 SANITIZERS := address,undefined,float-cast-overflow thread
 
-.PHONY: demo demo-plan docs test gpu-test lint bench gpu-bench experiments segmenter wheel fuzz cpp-test sanitize install clean help
+.PHONY: demo demo-plan docs test ray-test gpu-test lint bench gpu-bench experiments segmenter wheel fuzz cpp-test sanitize install clean help
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -38,6 +38,9 @@ test: $(INSTALLED)  ## run the tests on the installed wheel
 	@rm -rf $(BUILD)/cache && mkdir -p $(BUILD)/cache
 	@# Two processes, a file in one of them: half the time on two cores.
 	XDG_CACHE_HOME=$(abspath $(BUILD))/cache $(PY) -m pytest tests -n 2 --dist loadfile
+
+ray-test: $(INSTALLED)  ## the tests that start Ray on this machine, a minute
+	$(PY) -m pytest tests/offline tests/serving -m cluster
 
 lint: $(INSTALLED)  ## ruff, mypy --strict, the layers, clang-format
 	$(VENV)/bin/ruff check .

@@ -145,7 +145,7 @@ def test_gunicorn_with_preload(path: Path, tmp_path: Path) -> None:
     command = [sys.executable, *words, "--chdir", str(tmp_path), "--graceful-timeout", "5", "served:application"]
     environment = {**os.environ, "PLAN": str(path)}
     environment.pop("PYTHONSAFEPATH", None)
-    server = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
 
     def ask(_: int) -> tuple[str, str]:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:

@@ -27,7 +27,7 @@ def images(tmp_path: Path) -> list[str]:
     return [f"images/{index}.png" for index in range(7)]
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore")  # Ray leaves sockets and files to the collector
 def test_the_same_file_as_without_ray_though_an_actor_is_killed(
     tmp_path: Path, images: list[str], monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,7 @@ import pytest
 import graftsdk
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = {"export", "train", "results", "serve", "gpu", "tensorrt", "tensorrt-rtx", "pycuda", "dev"}
+EXTRAS = {"batch", "ray", "export", "train", "results", "serve", "gpu", "tensorrt", "tensorrt-rtx", "pycuda", "dev"}
 
 
 @pytest.fixture(scope="module")

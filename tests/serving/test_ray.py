@@ -155,7 +155,7 @@ def _is_replica(process: psutil.Process) -> bool:
     return False
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore")  # Ray leaves sockets and files to the collector
 def test_the_only_replica_is_killed_under_load(served: Path, image: bytes) -> None:
     with Predictor(served) as predictor:
