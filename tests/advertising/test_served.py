@@ -1,0 +1,259 @@
+"""From a camera's snapshot to the pages, over HTTP, with the demo plan and, for the pages, a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from lifts import Fleet
+from recognise import InProcess, OverHTTP
+from schema import read_schema
+from server import PLAN, Server
+
+from graftsdk.errors import InputError
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "advertising"
+LOBBY = (PLAN.parent / "lobby.jpg").read_bytes()
+EMPTY = cv2.imencode(".jpg", np.full((360, 640, 3), 128, np.uint8))[1].tobytes()
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+class Running:
+    """The example's server in a thread, on a port of its own. Nothing settles, so that one snapshot is an answer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.schema = folder / "schema.toml"
+        text = (EXAMPLE / "schema.toml").read_text("utf-8")
+        self.schema.write_text(text.replace("settle = 2 ", "settle = 0 ").replace("hold = 10 ", "hold = 0 "), "utf-8")
+        self.thread = threading.Thread(target=lambda: asyncio.run(self.serve()))
+        self.thread.start()
+        until = time.monotonic() + 30
+        while not (hasattr(self, "server") and self.server.started):
+            assert self.thread.is_alive() and time.monotonic() < until
+            time.sleep(0.02)
+        self.address = self.server.address
+
+    async def serve(self) -> None:
+        recogniser = InProcess(PLAN, 8)
+        self.fleet = Fleet(read_schema(self.schema, recogniser.classes), recogniser, most_lifts=20)
+        self.server = Server(self.fleet, 0)
+        await self.server.serve()
+        await recogniser.close()
+
+    def post(self, lift: str, jpeg: bytes) -> None:
+        answer = httpx.post(f"{self.address}/lifts/{lift}/snapshot", content=jpeg, headers=JPEG)
+        assert answer.status_code == 202 and answer.json() == {"replaced": False}
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    served = Running(tmp_path_factory.mktemp("advertising"))
+    yield served
+    served.stop()
+
+
+class Events:
+    """A stream's, one after another."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._lines = response.iter_lines()
+
+    def next(self, *names: str) -> Any:
+        """The data of the next event of one of these names."""
+        name = ""
+        for line in self._lines:
+            key, _, value = line.partition(": ")
+            name = value if key == "event" else name
+            if key == "data" and name in names:
+                return json.loads(value)
+        raise AssertionError(f"the stream ended before {names}")
+
+
+def test_from_a_snapshot_to_the_screen_and_the_dashboard(running: Running) -> None:
+    with (
+        httpx.stream("GET", f"{running.address}/events", params={"lift": "a-1"}, timeout=20) as screen,
+        httpx.stream("GET", f"{running.address}/events", timeout=20) as board,
+    ):
+        assert screen.headers["content-type"].startswith("text/event-stream")
+        shown, wall = Events(screen), Events(board)
+        assert shown.next("default")["name"] == "house" and shown.next("advertisement")["name"] == "house"
+        assert set(wall.next("advertisements")) == set(running.fleet.schema.advertisements)
+        assert [tile["age"] for tile in wall.next("all") if tile["lift"] == "a-1"] == [None]
+        running.post("a-1", LOBBY)
+        card = shown.next("advertisement")
+        assert card["name"] != "house" and "rule" not in card  # what it shows, not why
+        while True:
+            tiles = {tile["lift"]: tile for tile in wall.next("lifts")}
+            if tiles.get("a-1", {}).get("people"):
+                break
+        tile = tiles["a-1"]
+        assert tile["advertisement"] == card["name"] and tile["rule"] and tile["problem"] is None
+        assert len(tile["people"]) == 3 and set(tile) == {"lift", "advertisement", "rule", "people", "age", "problem"}
+        assert wall.next("totals")["answered"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("lift", "content", "kind", "status"),
+    [
+        ("b", LOBBY, "image/png", 415),
+        ("b", b"no picture", "image/jpeg", 400),
+        ("b", b"", "image/jpeg", 400),
+        ("b", b"\xff\xd8\xff" + bytes(2 * 2**20), "image/jpeg", 413),
+        ("b c", LOBBY, "image/jpeg", 422),
+        ("x" * 41, LOBBY, "image/jpeg", 422),
+    ],
+)
+def test_refused(running: Running, lift: str, content: bytes, kind: str, status: int) -> None:
+    answer = httpx.post(f"{running.address}/lifts/{lift}/snapshot", content=content, headers={"Content-Type": kind})
+    assert answer.status_code == status and lift not in running.fleet.lifts
+
+
+@pytest.mark.parametrize(
+    "path", ["/files/server.py", "/files/..%2fschema.toml", "/files/schema.toml", "/lifts/a/snapshot"]
+)
+def test_nothing_else_is_there(running: Running, path: str) -> None:
+    assert httpx.get(running.address + path).status_code in (404, 405)
+
+
+def test_another_name_of_this_machine_is_refused(running: Running) -> None:
+    assert httpx.get(running.address + "/totals", headers={"Host": "somewhere.example"}).status_code == 400
+
+
+def test_a_torn_snapshot_is_told_and_the_next_one_is_fine(running: Running) -> None:
+    for jpeg, problem in ((LOBBY[:300], "unreadable snapshot"), (EMPTY, None)):
+        answered = running.fleet.totals.answered + running.fleet.totals.unreadable
+        running.post("torn", jpeg)
+        until = time.monotonic() + 20
+        while running.fleet.totals.answered + running.fleet.totals.unreadable == answered:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert running.fleet.lifts["torn"].problem == problem
+
+
+def test_a_name_that_was_only_looked_at_is_forgotten(running: Running) -> None:
+    with httpx.stream("GET", f"{running.address}/events", params={"lift": "typo"}, timeout=20) as screen:
+        Events(screen).next("advertisement")
+        assert "typo" in running.fleet.lifts
+    until = time.monotonic() + 20
+    while "typo" in running.fleet.lifts:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_a_service_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--service: expected `graftsdk serve` at http://127.0.0.1:9, found"):
+        OverHTTP("http://127.0.0.1:9")
+
+
+def test_recognised_by_a_running_service_it_is_the_same() -> None:
+    from graftsdk.predictor import Predictor
+    from graftsdk.serving.run import server_of
+    from graftsdk.serving.service import Service
+    from graftsdk.serving.settings import ServeSettings
+
+    server = server_of(Service(Predictor(PLAN, threads=1), ServeSettings()), port=0)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until = time.monotonic() + 30
+        while not server.started:
+            assert thread.is_alive() and time.monotonic() < until
+            time.sleep(0.02)
+
+        async def both() -> None:
+            here, there = InProcess(PLAN, 1), OverHTTP(server.address)
+            assert here.classes == there.classes
+            labels = ("child", "headwear")
+            mine, theirs = await here.people(LOBBY, labels), await there.people(LOBBY, labels)
+            assert [list(one.attributes) for one in theirs] == [list(labels)] * len(mine) != []
+            for one, other in zip(mine, theirs, strict=True):
+                np.testing.assert_allclose(one.box, other.box, atol=0.01)
+                for label in labels:
+                    assert one.attributes[label].decisions() == other.attributes[label].decisions()
+            with pytest.raises(InputError):
+                await there.people(LOBBY[:300], labels)
+            await here.close()
+            await there.close()
+
+        asyncio.run(both())
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+# ------------------------------------------------------------------------------------------------------------ browser
+
+
+@pytest.fixture  # not of the module: while it is there, its event loop runs in this thread
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the python package playwright")
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("needs a chromium on PATH (Debian: apt install chromium)")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+def test_pages(running: Running, browser: Any) -> None:
+    context = browser.new_context(viewport={"width": 1000, "height": 700}, reduced_motion="reduce")
+    said: list[str] = []
+    asked: list[str] = []
+    context.on("console", lambda message: said.append(message.text))
+    context.on("weberror", lambda error: said.append(str(error.error)))
+    context.on("request", lambda request: asked.append(request.url))
+    board = context.new_page()
+    board.goto(running.address + "/")
+    screen = context.new_page()
+    screen.goto(running.address + "/lifts/p-1")
+    screen.wait_for_selector("article[data-name=house].shown")
+    running.post("p-1", LOBBY)
+    running.post("p-2", EMPTY)
+    screen.wait_for_selector("article.shown:not([data-name=house])")
+    name = running.fleet.lifts["p-1"].shown.advertisement
+    card = running.fleet.schema.advertisements[name]
+    assert screen.locator("article.shown h1").last.inner_text() == card.headline
+    assert screen.get_attribute("main", "aria-live") == "polite"
+
+    board.wait_for_selector("li:has-text('p-1'):has-text('3 passengers')")
+    board.wait_for_selector("li.empty:has-text('p-2')")
+    board.keyboard.press("/")
+    board.keyboard.type(card.brand)
+    assert {"p-1", "p-2"} & set(board.locator("li:visible .name").all_inner_texts()) == {"p-1"}
+    board.fill("#find", "p-")
+    board.keyboard.press("Tab")
+    board.keyboard.press("Tab")
+    board.keyboard.press("Tab")
+    board.keyboard.press("ArrowRight")
+    assert board.evaluate("document.activeElement.querySelector('.name').textContent") == "p-2"
+    board.keyboard.press("Enter")
+    board.wait_for_url("**/lifts/p-2")
+    assert said == []
+    assert {url.split("/")[2] for url in asked} == {running.address.split("/")[2]}  # nothing from outside
+    context.close()
+
+
+def test_streams_end_when_the_server_does(tmp_path: Path) -> None:
+    served = Running(tmp_path)
+    with httpx.stream("GET", f"{served.address}/events", params={"lift": "a"}, timeout=20) as screen:
+        events = Events(screen)
+        events.next("advertisement")
+        served.stop()
+        with pytest.raises(AssertionError, match="the stream ended"):
+            events.next("advertisement")
