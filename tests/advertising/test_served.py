@@ -147,7 +147,8 @@ def test_a_torn_snapshot_is_told_and_the_next_one_is_fine(running: Running) -> N
 
 def test_a_name_that_was_only_looked_at_is_forgotten(running: Running) -> None:
     with httpx.stream("GET", f"{running.address}/events", params={"lift": "typo"}, timeout=20) as screen:
-        Events(screen).next("advertisement")
+        events = Events(screen)  # kept: without it the response is closed
+        events.next("advertisement")
         assert "typo" in running.fleet.lifts
     until = time.monotonic() + 20
     while "typo" in running.fleet.lifts:
