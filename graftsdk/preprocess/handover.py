@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from graftsdk.preprocess.frame import Frame
 
@@ -76,7 +78,7 @@ class Handover:
 
     def wait_open(self) -> tuple[float | None, int | None]:
         """Wait until the source is open; what it states. Raises what kept the reader from it."""
-        with self._changed:
+        with self._interruptible():
             while not (self._opened or self._finished):
                 self._changed.wait(_TURN)
             if not self._opened:
@@ -85,7 +87,7 @@ class Handover:
 
     def get(self) -> Frame | None:
         """The next frame; None at the end, and for ever after `stop`. Raises what ended the reader, once."""
-        with self._changed:
+        with self._interruptible():
             while not (self._waiting or self._finished or self._stopped):
                 self._changed.wait(_TURN)
             if self._waiting:
@@ -100,6 +102,18 @@ class Handover:
             self._stopped, self._error = True, None
             self._waiting.clear()
             self._changed.notify_all()
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Holds the condition, for waiting in the main thread."""
+        try:
+            with self._changed:
+                yield
+        except RuntimeError as error:
+            # An interrupt that comes when a wait has just let go of the lock: leaving the block fails to let go again.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
+            raise
 
     def _raise(self) -> None:
         error, self._error = self._error, None

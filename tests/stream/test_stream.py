@@ -16,6 +16,7 @@ from graftsdk.errors import DecodeError, EngineError, InputError, NonFiniteOutpu
 from graftsdk.prediction import Prediction
 from graftsdk.preprocess import frame
 from graftsdk.preprocess.frames import open_frames
+from graftsdk.preprocess.handover import Handover
 from graftsdk.stream import Stream
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -195,3 +196,18 @@ def test_ctrl_c_while_a_camera_is_opened():
             process.kill()
             process.communicate()
         assert "KeyboardInterrupt" in err and process.returncode != 0
+
+
+@pytest.mark.parametrize("wait", ["get", "wait_open"])
+def test_an_interrupt_between_a_wait_and_its_lock_is_an_interrupt(wait, monkeypatch):
+    handover = Handover(newest=True)
+
+    def interrupted(_):
+        handover._changed.release()  # as Condition.wait does first
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(handover._changed, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(handover, wait)()
+    handover.stop()  # the lock is free
+    assert handover.stopped
