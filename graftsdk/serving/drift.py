@@ -9,7 +9,9 @@ from graftsdk.plan import BranchDocument
 
 __all__ = ["Drift", "psi"]
 
-_LEAST = 200  # scores, below which nothing is said: PSI of few scores is noise, about (bins - 1) / scores
+# Scores, below which nothing is said: those of one and the same distribution have a PSI of about (bins - 1) / scores,
+# which is 0.02 here, well below the 0.1 at which one looks.
+_LEAST = 1000
 _KEPT = 20_000  # scores; counts are halved there, so that what is long past fades and memory stays as it is
 
 
@@ -34,7 +36,7 @@ class Drift:
     """Histograms of the scores that were answered, against those of the validation data. Not for several threads.
 
     Of each label, the class whose histogram the plan stores; of two classes the last one's. A label without a histogram
-    has no drift.
+    has no drift. Counts are halved at 20,000, so that between the last 10,000 and 20,000 scores decide.
 
     Args:
         documents: label -> its branch's document.
@@ -55,6 +57,8 @@ class Drift:
         if label not in self._expected:
             return
         name, counts = self._expected[label]
+        if name not in scores:  # of a plan that has other classes under this name
+            return
         found = self._found[label]
         found[min(int(scores[name] * len(counts)), len(counts) - 1)] += 1
         if sum(found) >= _KEPT:

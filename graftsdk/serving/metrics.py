@@ -1,9 +1,10 @@
-"""`Metrics`: what Prometheus reads. Names of labels come from the plan alone, so there are as many series as it has."""
+"""`Metrics`: what Prometheus reads. Names of labels come from the plan that serves, so no caller can add a series."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -19,13 +20,14 @@ __all__ = ["Metrics"]
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
 _STAGES = ("decode", "segment", "crop", "engine")
+_MOST_REASONS = 64  # codes of problems; there are about thirty
 
 
 class Metrics:
     """Counts and times of one service, in a registry of its own.
 
     Args:
-        documents: label -> its branch's document.
+        documents: label -> its branch's document. What is said of other labels and classes is not counted.
         waiting: gives the number of images in the queue.
         digest: of the plan that serves.
     """
@@ -39,6 +41,8 @@ class Metrics:
         self._crops = self._histogram("batch_crops", "Crops that shared a batch.", _SIZES)
         self._stages = self._histogram("stage_seconds", "Of one image, stage by stage.", _SECONDS, ("stage",))
         self._waited = self._histogram("queue_seconds", "That a batch's oldest image waited.", _SECONDS)
+        self._refused = self._counter("refused", "Requests that got a problem instead of a result.", ("reason",))
+        self._reasons: set[str] = set()
         self._persons = self._counter("persons", "Persons that were found.")
         self._held = self._counter("label_positive", "Persons of whom a class holds.", ("label", "value"))
         self._judged = self._counter("label_persons", "Persons who were judged.", ("label",))
@@ -55,11 +59,17 @@ class Metrics:
         self._plan = Gauge("graftsdk_plan_info", "The plan that serves.", ("digest",), registry=self._registry)
         gauge = Gauge("graftsdk_queue_images", "Images that wait.", registry=self._registry)
         gauge.set_function(lambda: float(waiting()))
+        self._classes: dict[str, tuple[str, ...]] = {}
         self.follow(documents, digest)
 
     def follow(self, documents: Mapping[str, BranchDocument], digest: str) -> None:
-        """Another plan serves: its labels, its validation data."""
+        """Another plan serves: its labels, its validation data. Series of labels that it lacks end."""
+        classes = {label: document.classes for label, document in documents.items()}
         with self._lock:
+            for label, before in self._classes.items():
+                if classes.get(label) != before:
+                    self._forget(label, before)
+            self._classes = classes
             self._labels = Drift(documents)
             self._drift.clear()
             self._plan.clear()
@@ -69,6 +79,14 @@ class Metrics:
         """A request was answered; `route` is the pattern of its path, or "other"."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
+
+    def refused(self, reason: str) -> None:
+        """A request got a problem: its code."""
+        with self._lock:
+            if reason not in self._reasons and len(self._reasons) >= _MOST_REASONS:
+                reason = "other"
+            self._reasons.add(reason)
+        self._refused.labels(reason).inc()
 
     def batch(self, record: BatchRecord) -> None:
         """A batch was computed."""
@@ -85,6 +103,8 @@ class Metrics:
         with self._lock:
             for person in prediction:
                 for label, attribute in person.attributes.items():
+                    if self._classes.get(label) != attribute.classes:  # decided by a plan that has been replaced since
+                        continue
                     self._judged.labels(label).inc()
                     for name in _holds(attribute):
                         self._held.labels(label, name).inc()
@@ -92,8 +112,10 @@ class Metrics:
 
     def shadow(self, label: str, agreed: bool) -> None:
         """A person's label was decided by both plans."""
-        self._shadowed.labels(label).inc()
-        self._disagreed.labels(label).inc(0 if agreed else 1)
+        with self._lock:
+            if label in self._classes:
+                self._shadowed.labels(label).inc()
+                self._disagreed.labels(label).inc(0 if agreed else 1)
 
     def shadow_left_out(self, reason: str) -> None:
         """An image was not compared by the shadow: "busy" or "failed"."""
@@ -109,6 +131,13 @@ class Metrics:
             for label, value in self._labels.values().items():
                 self._drift.labels(label).set(value)
         return generate_latest(self._registry)
+
+    def _forget(self, label: str, classes: tuple[str, ...]) -> None:
+        """No series of this label any more; those that never were are no error."""
+        own = [(counter, (label,)) for counter in (self._judged, self._shadowed, self._disagreed)]
+        for counter, values in [*own, *((self._held, (label, name)) for name in classes)]:
+            with suppress(KeyError):  # older releases of the client raise it
+                counter.remove(*values)
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(f"graftsdk_{name}", text, labels, registry=self._registry)
