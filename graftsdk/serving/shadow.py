@@ -8,6 +8,7 @@ import queue
 import random
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = ["Shadow", "Told"]
 _log = logging.getLogger("graftsdk.serving")
 
 _WAITING = 2  # images; more would be memory for answers that nobody waits for
+_NICENESS = 19  # of its thread: what it computes in there takes turns behind everybody else's
 
 
 class Told(Protocol):
@@ -39,6 +41,7 @@ class Shadow:
 
     The persons are the answer's, boxes and masks; so what differs is what branches, trunk and thresholds say. While it
     is busy, images are left out and counted: an answer never waits for it. Its errors are counted, and logged once.
+    Its thread has the lowest priority; what an engine computes on a shared pool of threads has not.
 
     Args:
         source: path of the other plan.
@@ -93,19 +96,23 @@ class Shadow:
         """Finish what waits, and let go of the plan. May be called again."""
         if not self._closing:
             self._closing = True
-            self._waiting.put(None)
+            self._waiting.put(None)  # its thread takes from the queue as long as it is open
         self._thread.join()
         self._predictor.close()
 
     def _run(self) -> None:
+        with suppress(OSError, AttributeError):  # of this thread alone, on Linux
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         while (offered := self._waiting.get()) is not None:
             try:
                 self._compare(*offered)
-            except GraftError as error:
+            except Exception as error:  # noqa: BLE001  (whatever it is: it is no answer's, and the thread has to go on)
                 self._told.shadow_left_out("failed")
                 if not self._failed:
                     self._failed = True
-                    _log.error("the shadow plan failed; further errors are counted only: %s", error)
+                    text = str(error) if isinstance(error, GraftError) else type(error).__name__
+                    _log.error("the shadow plan failed; further errors are counted only: %s", text)
+            del offered  # a thread that waits holds on to nobody's image
 
     def _compare(self, image: Any, answered: Prediction) -> None:
         wanted = [label for label in self.labels if label in answered.labels]

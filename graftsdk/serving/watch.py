@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 
-from graftsdk.errors import GraftError, InputError
+from graftsdk.errors import EngineOutOfMemory, GraftError, InputError
 from graftsdk.predictor import Predictor
 from graftsdk.reloading import Reload
 from graftsdk.text import one_line
@@ -17,6 +18,7 @@ __all__ = ["PlanWatcher"]
 _log = logging.getLogger("graftsdk.serving")
 
 Look = tuple[int, int, int, int]  # device, inode, size, time of the last change in nanoseconds
+_AGAIN = 30.0  # seconds after which a plan is tried again that was not itself to blame: memory, descriptors, a device
 
 
 class PlanWatcher:
@@ -24,6 +26,7 @@ class PlanWatcher:
 
     A plan is replaced by renaming, so a file is there whole or not at all. One that cannot be used is tried once; the
     predictor goes on with the plan that it has, and the next change is tried again. A file that is gone is no change.
+    What failed for another reason than the file (no memory, no free descriptor) is tried again after 30 seconds.
 
     Args:
         predictor: made from a path.
@@ -53,6 +56,7 @@ class PlanWatcher:
         # What the open plan was, not what stands there by now: a change in between is one.
         self._seen: Look | None = None
         self._digest = predictor.plan.digest
+        self._again: float | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="graftsdk-watch", daemon=True)
         self._thread.start()
@@ -64,17 +68,15 @@ class PlanWatcher:
         except OSError:  # gone, or not readable for a moment: what serves goes on
             return
         seen = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-        if seen == self._seen:
+        if seen == self._seen and (self._again is None or time.monotonic() < self._again):
             return
-        first, self._seen = self._seen is None, seen
+        first, self._seen, self._again = self._seen is None, seen, None
         if first and self._same():
             return
         try:
             done = self._predictor.reload()
-        except (GraftError, OSError) as error:
-            self.refused = one_line(str(error))[:500]
-            _log.error("the plan was replaced by one that does not serve; the old one goes on: %s", self.refused)
-            self._on_reload(None)
+        except Exception as error:  # noqa: BLE001  (nobody else would see it, and the next plan has to be tried)
+            self._refuse(error)
             return
         self.refused = None
         _log.info("plan %s serves in place of %s", done.new[:12], done.old[:12])
@@ -84,6 +86,16 @@ class PlanWatcher:
         """Stop looking; a reload that has begun ends first. May be called again."""
         self._closing.set()
         self._thread.join()
+
+    def _refuse(self, error: Exception) -> None:
+        """Say once why; the old plan goes on."""
+        text = one_line(str(error) if isinstance(error, (GraftError, OSError)) else type(error).__name__)[:500]
+        if isinstance(error, (EngineOutOfMemory, MemoryError, OSError)):
+            self._again = time.monotonic() + _AGAIN
+        if text != self.refused:
+            _log.error("the plan was replaced by one that does not serve; the old one goes on: %s", text)
+        self.refused = text
+        self._on_reload(None)
 
     def _same(self) -> bool:
         """Whether the file is the plan that serves: at the first look."""
@@ -96,6 +108,10 @@ class PlanWatcher:
             return False
 
     def _watch(self) -> None:
-        self.look()
-        while not self._closing.wait(self._seconds):
-            self.look()
+        while True:
+            try:
+                self.look()
+            except Exception:  # noqa: BLE001  (of `on_reload`: whoever counts must not end the watch)
+                _log.exception("looking at the plan's file failed")
+            if self._closing.wait(self._seconds):
+                return
