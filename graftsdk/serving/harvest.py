@@ -76,8 +76,9 @@ class Harvest:
         self._every = _DAY / whole_number("harvest: pictures a day", per_day, 1, 10_000)
         self._keep = _DAY * whole_number("harvest: days that they are kept", keep_days, 1, 3650)
         self._margin = check_fraction("harvest: margin", margin)
-        self._pad = 0.0 if crop is None else crop.pad
-        self._around = crop is not None and crop.background == "keep"
+        self._pad, self._around = 0.0, False
+        if crop is not None:
+            self.follow(crop)
         self._folder = Path(folder)
         _own_folder(self._folder)
         self.stopped = False
@@ -101,6 +102,10 @@ class Harvest:
             _, person, attribute = min(found, key=lambda each: each[0])
             with suppress(queue.Full):  # the one that is being written
                 self._waiting.put_nowait((prediction, person, attribute))
+
+    def follow(self, crop: CropSpec) -> None:
+        """Another plan serves: its crops are cut like this."""
+        self._pad, self._around = crop.pad, crop.background == "keep"
 
     def close(self) -> None:
         """Write what waits, and end. May be called again."""
