@@ -36,8 +36,8 @@ demo: $(INSTALLED)  ## people on a drawn scene with their attributes, by example
 test: $(INSTALLED)  ## run the tests on the installed wheel
 	@# Compiled engines of earlier runs and of the user would hide what a first run meets.
 	@rm -rf $(BUILD)/cache && mkdir -p $(BUILD)/cache
-	@# Two processes, a file in one of them: half the time on two cores.
-	XDG_CACHE_HOME=$(abspath $(BUILD))/cache $(PY) -m pytest tests -n 2 --dist loadfile
+	@# Two processes, a file in one of them: half the time on two cores. Torch with two threads in each would wait.
+	OMP_NUM_THREADS=1 XDG_CACHE_HOME=$(abspath $(BUILD))/cache $(PY) -m pytest tests -n 2 --dist loadfile
 
 ray-test: $(INSTALLED)  ## the tests that start Ray on this machine, a minute
 	$(PY) -m pytest tests/offline tests/serving -m cluster
