@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "%(prog)s [-h] PLAN [--host HOST] [--port N] [--keys FILE | --insecure]\n"
         "         [--ssl-certfile FILE --ssl-keyfile FILE] [--labels LABEL...] [--min-score X]\n"
-        "         [--profiles FILE] [--shadow PLAN [--fraction X]] [--watch SECONDS]\n"
+        "         [--profiles FILE] [--shadow PLAN [--fraction X]] [--harvest DIR] [--watch SECONDS]\n"
         "         [limits] " + ENGINE_USAGE.strip() + BUILT_USAGE
     )
     parser.add_argument("plan", metavar="PLAN", help="the plan")
@@ -61,6 +61,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     changing.add_argument("--profiles", metavar="FILE", help="TOML: group -> label -> threshold, chosen with profile=")
     changing.add_argument("--shadow", metavar="PLAN", help="compare this plan on live traffic; answers stay the old's")
     changing.add_argument("--fraction", type=float, default=0.01, metavar="X", help="of the images; default: 0.01")
+    changing.add_argument("--harvest", metavar="DIR", help="keep uncertain crops there, pictures of persons")
+    changing.add_argument("--harvest-per-day", type=int, default=100, metavar="N", help="default: 100")
+    changing.add_argument(
+        "--harvest-days", type=int, default=30, metavar="N", help="until they are deleted; default 30"
+    )
     changing.add_argument(
         "--watch", type=float, default=1.0, metavar="X", help="seconds between looks at the plan's file; 0: never"
     )
@@ -100,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
         raise MissingDependency(
             f'expected the packages of graftsdk[serve], found {error}; pip install "graftsdk[serve]"'
         ) from error
+    from graftsdk.serving.logs import json_log
     from graftsdk.serving.opening import open_service
     from graftsdk.serving.run import server_of
     from graftsdk.serving.settings import ServeSettings, check_binding, read_keys
@@ -125,6 +131,9 @@ def run(args: argparse.Namespace) -> int:
         profiles=args.profiles,
         shadow=args.shadow,
         fraction=args.fraction,
+        harvest=args.harvest,
+        harvest_per_day=args.harvest_per_day,
+        harvest_days=args.harvest_days,
         watch=args.watch or None,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
@@ -132,5 +141,7 @@ def run(args: argparse.Namespace) -> int:
         service, host=args.host, port=args.port, certificate=args.ssl_certfile, private_key=args.ssl_keyfile
     )
     server.told = lambda address: print(f"{address} serves {args.plan}; Ctrl-C stops it", file=sys.stderr, flush=True)
-    server.run()
+    logging.getLogger("graftsdk").setLevel(logging.INFO)
+    with json_log():
+        server.run()
     return 1 if service.cut else 0

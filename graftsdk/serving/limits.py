@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from graftsdk.errors import GraftError, Overloaded
+from graftsdk.serving.logs import begin_request, note
 from graftsdk.serving.problems import MEDIA_TYPE, ClientGone, Problem, problem_of
 from graftsdk.serving.settings import ServeSettings
 
@@ -63,6 +64,8 @@ class Limits:
             return  # no websockets here: uvicorn refuses the handshake
         started = time.perf_counter()
         request_id = _request_id(scope)
+        begin_request()
+        note(traceparent=_header(scope, b"traceparent"))
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 
@@ -177,6 +180,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 async def _refuse(problem: Problem, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+    note(code=problem.code)
     body = problem.body(request_id, inference=scope["path"].startswith("/v2"))
     headers = [
         (b"content-type", MEDIA_TYPE.encode()),

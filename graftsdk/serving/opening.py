@@ -10,8 +10,9 @@ from graftsdk.engines import default_threads, share_threads
 from graftsdk.plan import BranchDocument
 from graftsdk.predictor import Predictor
 from graftsdk.reloading import Reload
+from graftsdk.serving.harvest import Harvest
 from graftsdk.serving.metrics import Metrics
-from graftsdk.serving.profiles import load_profiles
+from graftsdk.serving.profiles import load_profiles, reload_profiles
 from graftsdk.serving.service import Service
 from graftsdk.serving.settings import ServeSettings
 from graftsdk.serving.shadow import Shadow
@@ -28,6 +29,9 @@ def open_service(
     profiles: str | None = None,
     shadow: str | None = None,
     fraction: float = 0.01,
+    harvest: str | None = None,
+    harvest_per_day: int = 100,
+    harvest_days: int = 30,
     watch: float | None = 1.0,
     shared_pool: bool = True,
 ) -> Service:
@@ -37,6 +41,7 @@ def open_service(
         options: keyword arguments of `Predictor`, also for the shadow.
         shadow: a second plan, compared on `fraction` of the images.
         profiles: a TOML file, group -> label -> threshold.
+        harvest: a folder for uncertain crops, at most `harvest_per_day`, kept `harvest_days`.
         watch: seconds between looks at the plan's file; None never reloads.
         shared_pool: all engines of this process run on one pool of threads, so that they do not get into each other's
             way (`graftsdk.share_threads`); other code must not open sessions of ONNX Runtime then.
@@ -58,12 +63,22 @@ def open_service(
 
         def reloaded(done: Reload | None) -> None:
             metrics.reloaded(done)
-            if done is not None:
-                metrics.follow(_documents(predictor), done.new)
+            if done is None:
+                return
+            found = _documents(predictor)
+            metrics.follow(found, done.new)
+            if profiles is not None and service.profiles is not None:
+                service.profiles = reload_profiles(profiles, found, service.profiles)
+            if service.harvest is not None:
+                service.harvest.follow(predictor.plan.manifest.crop)
 
         if shadow is not None:
             service.shadow = Shadow(shadow, fraction, metrics, chosen, predictor.labels)
             undo.callback(service.shadow.close)
+        if harvest is not None:
+            crop = predictor.plan.manifest.crop
+            service.harvest = Harvest(harvest, harvest_per_day, harvest_days, crop=crop)
+            undo.callback(service.harvest.close)
         if watch is not None:
             service.watcher = PlanWatcher(predictor, reloaded, watch)
         undo.pop_all()

@@ -22,10 +22,13 @@ from graftsdk.predictor import Predictor
 from graftsdk.preprocess import golden_crops
 from graftsdk.scores import Thresholds, resolve_thresholds
 from graftsdk.serving.answers import Crops, Scores, attributes_of, cut_out, document_of, json_bytes, label_of
+from graftsdk.serving.logs import note, noted
 from graftsdk.serving.problems import ClientGone, Problem, problem_of
 from graftsdk.serving.settings import ServeSettings
+from graftsdk.serving.tracing import Tracing
 
 if TYPE_CHECKING:
+    from graftsdk.serving.harvest import Harvest
     from graftsdk.serving.metrics import Metrics
     from graftsdk.serving.profiles import Profiles
     from graftsdk.serving.shadow import Shadow
@@ -41,9 +44,9 @@ class Service:
     """What the routes call. Its methods belong to one event loop; `start` before the first, `stop` after the last.
 
     Args:
-        predictor: closed by `stop`, and so are `watcher` and `shadow`.
+        predictor: closed by `stop`, and so are `watcher`, `shadow` and `harvest`.
         settings: its limits.
-        metrics, profiles, watcher, shadow: None where nobody asked for them.
+        metrics, profiles, watcher, shadow, harvest: None where nobody asked for them.
 
     Attributes:
         ready: the golden crops were computed, and no stop was asked for.
@@ -59,6 +62,7 @@ class Service:
         profiles: Profiles | None = None,
         watcher: PlanWatcher | None = None,
         shadow: Shadow | None = None,
+        harvest: Harvest | None = None,
     ) -> None:
         self.predictor = predictor
         self.settings = settings
@@ -66,6 +70,8 @@ class Service:
         self.profiles = profiles
         self.watcher = watcher
         self.shadow = shadow
+        self.harvest = harvest
+        self._tracing = Tracing()
         self.ready = False
         self.cut = 0
         self.batcher = predictor.batcher(
@@ -96,8 +102,9 @@ class Service:
         if self.watcher is not None:  # first: no reload while the predictor closes
             await loop.run_in_executor(None, self.watcher.close)
         await loop.run_in_executor(None, self.batcher.close)
-        if self.shadow is not None:
-            await loop.run_in_executor(None, self.shadow.close)
+        for each in (self.shadow, self.harvest):
+            if each is not None:
+                await loop.run_in_executor(None, each.close)
         await loop.run_in_executor(None, self.predictor.close)
         self._workers.shutdown(wait=True)
 
@@ -115,6 +122,7 @@ class Service:
         prediction = await self.batcher.apredict(
             data, labels=labels, thresholds=thresholds, timeout=self.settings.seconds
         )
+        note(persons=len(prediction), plan=prediction.plan, timings=prediction.timings)
         return await self._work(partial(self._told, prediction, profile, masks, request_id))
 
     async def crops(
@@ -181,6 +189,7 @@ class Service:
             "crop": manifest.crop.to_dict(),
             "segmenter": None if segmenter is None else segmenter.to_dict(),
             "profiles": list(self.profiles.names) if self.profiles is not None else [],
+            "harvest": self.harvest is not None,
         }
 
     def refused(self) -> str | None:
@@ -198,9 +207,14 @@ class Service:
         self.cut += 1
 
     def answered(self, method: str, route: str, status: int, seconds: float, request_id: str) -> None:
-        """Note that a request is done: in the metrics, and as a line of the log, which has no image and no query."""
+        """Note that a request is done: in the metrics, as a span, as a line of the log without image or query."""
+        known = dict(noted())
+        timings, parent = known.pop("timings", {}), known.pop("traceparent", None)
+        self._tracing.request(method, route, status, seconds, request_id, timings, parent)
         if self.metrics is not None:
             self.metrics.request(route, status, seconds)
+            if "code" in known:
+                self.metrics.refused(known["code"])
         _log.info(
             "%s %s %d %.1f ms %s",
             method,
@@ -208,7 +222,14 @@ class Service:
             status,
             1e3 * seconds,
             request_id,
-            extra={"id": request_id, "method": method, "route": route, "status": status, "ms": round(1e3 * seconds, 1)},
+            extra={
+                "id": request_id,
+                "method": method,
+                "route": route,
+                "status": status,
+                "ms": round(1e3 * seconds, 1),
+                **known,
+            },
         )
 
     def _check_labels(self, labels: Sequence[str] | None) -> None:
@@ -236,6 +257,8 @@ class Service:
             self.metrics.prediction(prediction)
         if self.shadow is not None and profile is None:  # a profile's thresholds are not the plan's
             self.shadow.offer(prediction)
+        if self.harvest is not None:
+            self.harvest.offer(prediction)
         return json_bytes(found)
 
     async def _work(self, call: Callable[[], T]) -> T:

@@ -72,9 +72,12 @@ def test_values_of_other_libraries_are_left_out(log: io.StringIO) -> None:
 
 
 def test_whatever_is_logged_stays_one_line(log: io.StringIO) -> None:
-    LOG.error("a\nb\u202e %s", "\udc80\r\n{}" + "x" * 9000)
+    LOG.error("a\nb\u202e %s", "\r\n{}" + "x" * 9000)
     LOG.error("object", extra={"id": object()})
     assert len(lines(log)) == 2 and len(lines(log)[0]["event"]) == 500 and lines(log)[1]["id"] == "object"
+    # Not through a logger: what pytest itself keeps of the log could not be written as UTF-8.
+    record = logging.LogRecord("graftsdk.serving", logging.ERROR, "", 1, "%s", ("\udc80",), None)
+    assert JsonLines().format(record).isascii()
 
 
 def test_a_message_that_does_not_fit_its_values_is_still_a_line() -> None:

@@ -227,6 +227,20 @@ def test_a_broken_file_is_told(visit: Visit) -> None:
     assert page.locator(".alert").count() == 0
 
 
+def test_a_service_that_keeps_crops_says_so(visit: Visit) -> None:
+    page = visit.page
+    assert "stores it nowhere" in page.inner_text("#privacy")
+    page.route("**/v1/plan", lambda route: _answer_with(route, harvest=True, profiles=["lobby"]))
+    page.reload()
+    page.get_by_text("keeps a few crops a day").wait_for()
+    assert "stores it nowhere" not in page.inner_text("#privacy")
+
+
+def _answer_with(route: Any, **changed: Any) -> None:
+    answer = route.fetch()
+    route.fulfill(response=answer, json={**answer.json(), **changed})
+
+
 def test_names_for_screen_readers(visit: Visit) -> None:
     page = visit.sample("child")
     told = page.locator("body").aria_snapshot()

@@ -23,6 +23,10 @@ async function readPlan() {
     panels.plan(plan);
     panels.switches(labels, settings.off, switched);
     panels.profiles(plan.profiles ?? [], settings.profile);
+    if (plan.harvest) {
+      at("privacy").textContent =
+        "A picture goes to this service only, which keeps a few crops a day that it is unsure of, for annotation.";
+    }
     if (settings.profile && !(plan.profiles ?? []).includes(settings.profile)) settings.profile = "";
     at("below").hidden = false;
     panels.calm();
