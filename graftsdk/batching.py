@@ -104,6 +104,11 @@ class Batcher:
         """Images that nobody has looked at yet."""
         return self._waiting
 
+    @property
+    def full(self) -> bool:
+        """Whether one more image would be refused now."""
+        return self._waiting >= self._room
+
     def submit(
         self,
         image: Any,
@@ -208,16 +213,16 @@ class Batcher:
     def _submit(self, make: Callable[[Loaded], Request]) -> Any:
         if self._closed:
             raise _closed()
-        if self._waiting >= self._room:
-            raise self._full()  # before anything is looked at: refusing must cost nothing
+        if self.full:
+            raise self._refusal()  # before anything is looked at: refusing must cost nothing
         loaded = self._hold_plan()
         try:
             request = make(loaded)
             with self._lock:
                 if self._closed:
                     raise _closed()
-                if self._waiting >= self._room:
-                    raise self._full()
+                if self.full:
+                    raise self._refusal()
                 self._start_threads()
                 self._open.add(request)
                 self._waiting += 1
@@ -235,7 +240,7 @@ class Batcher:
         request.future.add_done_callback(lambda _: self._done(request))
         return request.future
 
-    def _full(self) -> Overloaded:
+    def _refusal(self) -> Overloaded:
         return Overloaded(
             f"batcher: expected fewer than {self._room} waiting images, found {self._waiting}; try again later, or "
             f"refuse the request (HTTP: 503 with Retry-After)"

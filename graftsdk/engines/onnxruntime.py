@@ -9,7 +9,6 @@ result 1.34 and 1.05 times the weights (compiling session: 1.65 and 1.17).
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +31,6 @@ __all__ = [
     "Session",
     "compile_graph",
     "cuda_problem",
-    "give_back_memory",
     "on_host",
     "open_compiled",
     "open_uncompiled",
@@ -181,13 +179,6 @@ def open_uncompiled(
     model, weights = _load(graph)
     session = _session(model, device, threads, optimise=optimise, weights=weights, providers=providers)
     return _kind(device)(session, graph, weights)
-
-
-def give_back_memory() -> None:
-    """Return what compiling freed to the system: 189 MB after InceptionV3, in 0.03 s (measured, glibc)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl needs it not
-    if trim is not None:
-        trim(0)
 
 
 def _load(graph: Graph) -> tuple[bytes, dict[str, Any]]:

@@ -19,6 +19,7 @@ from graftsdk.engines.base import Engine, Graph, OpenGraph
 from graftsdk.engines.cache import Cache
 from graftsdk.engines.feeds import Port, check_feed, on_device
 from graftsdk.engines.forks import leak_in_child
+from graftsdk.engines.memory import give_back_memory
 from graftsdk.engines.providers import providers_for
 from graftsdk.engines.threads import check_threads, default_threads, shared_threads
 from graftsdk.errors import EngineBuildError, EngineIncompatible, InputError
@@ -150,7 +151,7 @@ class _OnnxRuntimeEngine(Engine):
                     step()
                 sessions.append(session)
         if missing:
-            runtime.give_back_memory()
+            give_back_memory()
         return tuple(sessions), missing > 0
 
     def _run_chunk(

@@ -56,7 +56,13 @@ def create_app(service: Service) -> FastAPI:
         app.include_router(routes(service))
     app.include_router(page_routes())
     app.add_middleware(
-        Limits, settings=service.settings, told=service.answered, cut=service.count_cut, open_paths=OPEN_PATHS
+        Limits,
+        settings=service.settings,
+        told=service.answered,
+        cut=service.count_cut,
+        open_paths=OPEN_PATHS,
+        full=lambda: service.batcher.full,
+        computing=("/v1/predict", "/v1/crops"),
     )
     _complete(app, with_keys=bool(service.settings.keys))
     return app

@@ -39,6 +39,8 @@ class Limits:
 
     Args:
         told: called after every request. cut: called for one that the end of the service cut off.
+        full: whether the queue takes nothing more. A request to one of `computing`, paths, is then refused before any
+            route sees it: in overload most requests are, and a refusal must cost little.
         open_paths: beyond health, those that need no key; one that ends in "/" stands for what lies below it too.
     """
 
@@ -49,12 +51,16 @@ class Limits:
         told: Told,
         cut: Callable[[], None],
         open_paths: tuple[str, ...] = (),
+        *,
+        full: Callable[[], bool] = lambda: False,
+        computing: tuple[str, ...] = (),
     ) -> None:
         self._app = app
         self._settings = settings
         self._told = told
         self._cut = cut
         self._open = (*_OPEN, *open_paths)
+        self._full, self._computing = full, computing
         self._held = 0  # bytes of all bodies that are in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,7 +73,7 @@ class Limits:
         begin_request()
         note(traceparent=_header(scope, b"traceparent"))
         scope.setdefault("state", {})["request_id"] = request_id
-        status = 0
+        status, route = 0, "other"
 
         async def answer(message: MutableMapping[str, Any]) -> None:
             nonlocal status
@@ -83,6 +89,9 @@ class Limits:
         try:
             self._check_head(scope)
             body = await self._read(scope, receive, held)
+            if scope["path"] in self._computing and scope["method"] == "POST" and self._full():
+                route = scope["path"]
+                raise problem_of(Overloaded("the queue is full"))
             await self._app(scope, _replay(body, receive), answer)
         except Problem as problem:
             if not status:
@@ -108,7 +117,7 @@ class Limits:
                 await _refuse(unknown, request_id, scope, receive, answer)
         finally:
             self._held -= held[0]
-            route = getattr(scope.get("route"), "path", "other")  # a template: paths are without number
+            route = getattr(scope.get("route"), "path", route)  # a template: paths are without number
             self._told(scope["method"], route, status or GONE, time.perf_counter() - started, request_id)
 
     def _check_head(self, scope: Scope) -> None:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from graftsdk.engines import default_threads, share_threads
+from graftsdk.engines.memory import keep_memory
 from graftsdk.plan import BranchDocument
 from graftsdk.predictor import Predictor
 from graftsdk.reloading import Reload
@@ -33,7 +34,7 @@ def open_service(
     harvest_per_day: int = 100,
     harvest_days: int = 30,
     watch: float | None = 1.0,
-    shared_pool: bool = True,
+    own_process: bool = True,
 ) -> Service:
     """A service, its predictor open; `Service.stop` closes all of it.
 
@@ -43,14 +44,15 @@ def open_service(
         profiles: a TOML file, group -> label -> threshold.
         harvest: a folder for uncertain crops, at most `harvest_per_day`, kept `harvest_days`.
         watch: seconds between looks at the plan's file; None never reloads.
-        shared_pool: all engines of this process run on one pool of threads, so that they do not get into each other's
-            way (`graftsdk.share_threads`); other code must not open sessions of ONNX Runtime then.
+        own_process: nothing else lives in this process. All its engines then run on one pool of threads
+            (`graftsdk.share_threads`), and memory that was freed stays with it (`keep_memory`).
 
     Raises:
         GraftError: a plan, a profile or an argument cannot be used.
     """
     chosen = dict(options)
-    if shared_pool:
+    if own_process:
+        keep_memory()
         share_threads(chosen.pop("threads", None) or default_threads())
     with ExitStack() as undo:  # nothing stays open where one of them raises
         predictor = undo.enter_context(Predictor(plan, **chosen))

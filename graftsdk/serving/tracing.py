@@ -34,6 +34,8 @@ class Tracing:
         except ImportError:
             self._api = None
         self.on = self._api is not None
+        if self._api is not None:
+            self._tracer: Any = self._api.get_tracer("graftsdk.serving")  # finds a provider that is set up later, too
 
     def request(
         self,
@@ -56,7 +58,6 @@ class Tracing:
             return
         ended = time.time_ns()
         started = ended - round(1e9 * seconds)
-        tracer = self._api.get_tracer("graftsdk.serving")
         parent = None if traceparent is None else self._propagate.extract({"traceparent": traceparent})
         # Names as in OpenTelemetry's conventions for HTTP servers; the address and the query are left out on purpose.
         told = {
@@ -65,7 +66,7 @@ class Tracing:
             "http.response.status_code": status,
             "graftsdk.request_id": request_id,
         }
-        span = tracer.start_span(
+        span = self._tracer.start_span(
             f"{method} {route}", parent, kind=self._api.SpanKind.SERVER, attributes=told, start_time=started
         )
         if status >= 500:
@@ -74,7 +75,7 @@ class Tracing:
         lengths = {stage: round(1e6 * timings[stage]) for stage in _STAGES if stage in timings}
         begin = max(started, ended - sum(lengths.values()))
         for stage, length in lengths.items():
-            child = tracer.start_span(stage, inside, start_time=begin)
+            child = self._tracer.start_span(stage, inside, start_time=begin)
             begin = min(begin + length, ended)
             child.end(begin)
         span.end(ended)

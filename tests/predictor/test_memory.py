@@ -13,7 +13,7 @@ PREAMBLE = """
 import gc, os, sys, time
 import numpy as np
 from graftsdk import Predictor
-from graftsdk.engines.onnxruntime import give_back_memory
+from graftsdk.engines.memory import give_back_memory
 from graftsdk.preprocess import BoxMasks
 
 def resident():

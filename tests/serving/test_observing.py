@@ -101,7 +101,7 @@ def test_a_profile_is_chosen_by_the_request_and_metrics_count_it(plan: Path, tmp
     path = tmp_path / "profiles.toml"
     path.write_text("[all]\nchild = 0.0\n[none]\nchild = 1.0\n", "utf-8")
     service = open_service(
-        str(plan), ServeSettings(), {"threads": 1}, profiles=str(path), watch=None, shared_pool=False
+        str(plan), ServeSettings(), {"threads": 1}, profiles=str(path), watch=None, own_process=False
     )
     with TestClient(create_app(service)) as client:
         assert client.get("/v1/plan").json()["profiles"] == ["all", "none"]

@@ -1,0 +1,15 @@
+"""Every code block of the documentation runs. A file apart from the README's: each takes a minute of one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from code_blocks import ROOT, blocks, run
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+def test_page(page: Path, folder: Path) -> None:
+    run(page, folder)
