@@ -10,14 +10,13 @@ from typing import Any
 from graftsdk.arguments import whole_number
 from graftsdk.errors import InputError
 from graftsdk.graft import joints_of
-from graftsdk.offline.job import Job
+from graftsdk.offline.job import Job, plain_options
 from graftsdk.offline.packages import parquet, pyarrow
 from graftsdk.offline.parts import Parts, discard_parts, is_result
 from graftsdk.offline.ray_data import Actors, run_chunks
-from graftsdk.offline.rows import compute_rows
+from graftsdk.offline.rows import compute_rows, open_predictor
 from graftsdk.offline.summary import Summary, summarise
 from graftsdk.plan import open_plan
-from graftsdk.predictor import Predictor
 from graftsdk.preprocess.decode import check_decoding
 
 __all__ = ["CHUNK", "run_batch"]
@@ -55,10 +54,11 @@ def run_batch(
 
     Raises:
         InputError: no images, or one twice; an output or parts of another job; another argument.
-        MissingDependency: pyarrow or Ray is absent. PlanError, EngineError: as `Predictor`.
+        MissingDependency: pyarrow or Ray is absent. PlanError, EngineError: as `Predictor`, and where the plan was
+            replaced meanwhile, or where a chunk of images ended several actors.
     """
     pyarrow(), parquet()  # before anything is opened
-    paths = tuple(os.fspath(image) for image in images)
+    paths = tuple(_path(image) for image in images)
     if not paths or len(set(paths)) != len(paths):
         found = "none" if not paths else f"{len(paths) - len(set(paths))} of them twice"
         raise InputError(f"images: expected paths, each once, found {found}")
@@ -66,15 +66,18 @@ def run_batch(
     chosen = dict(options or {})
     with open_plan(plan) as opened:
         digest = opened.digest
-        labels = tuple(joints_of(opened.manifest, chosen.get("labels")))
-    said = {name: value for name, value in sorted(chosen.items()) if name not in _FREE and value is not None}
-    said.pop("labels", None)  # the record has them by themselves
+        asked = chosen.pop("labels", None)
+        labels = tuple(joints_of(opened.manifest, asked))
+    chosen = plain_options(chosen)
+    said = {name: value for name, value in chosen.items() if name not in _FREE and value is not None}
+    if asked is not None:
+        chosen["labels"] = list(labels)  # the record has them by themselves
     size = whole_number("chunk", chunk, 1, 1_000_000)
     job = Job(digest, labels, {**said, "reduce": int(reduce)}, paths, size)
     target = Path(output)
     report = progress or (lambda count: None)
     if is_result(target, job):
-        discard_parts(target)  # of a run that was killed when all was done
+        discard_parts(target, job)  # of a run that was killed when all was done
         report(len(paths))
         return summarise(target)
     with Parts(target, job) as parts:
@@ -84,9 +87,16 @@ def run_batch(
         if left and actors is not None:
             run_chunks(os.path.abspath(plan), chosen, job, parts.folder, left, actors, report)
         elif left:
-            with Predictor(plan, **chosen) as predictor:
+            with open_predictor(plan, chosen, job) as predictor:
                 for each in left:
                     parts.write(each, compute_rows(predictor, job.images_of(each), reduce))
                     report(len(job.images_of(each)))
         parts.merge()
     return summarise(target)
+
+
+def _path(image: Any) -> str:
+    try:
+        return os.fsdecode(image)
+    except TypeError as error:
+        raise InputError(f"images: expected paths, found {image!r:.80}") from error

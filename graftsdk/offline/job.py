@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
+from graftsdk.errors import InputError
 from graftsdk.plan.strict_json import dump_json
 
-__all__ = ["FORMAT", "Job"]
+__all__ = ["FORMAT", "Job", "plain_options"]
 
 FORMAT = "graftsdk batch 1"
 
@@ -58,3 +61,29 @@ class Job:
     def text(self) -> str:
         """`record` as it is written."""
         return dump_json(self.record())
+
+
+def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a `Predictor` in JSON types, `engines` as an absolute path: they mean the same wherever they are read.
+
+    Raises:
+        InputError: a value that has no such form.
+    """
+    found = {name: _plain(f"options[{name!r}]", value) for name, value in options.items()}
+    if isinstance(found.get("engines"), str):
+        found["engines"] = os.path.abspath(found["engines"])
+    return found
+
+
+def _plain(what: str, value: Any) -> Any:
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real) and math.isfinite(value):
+        return float(value)
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(f"{what}[{key!r}]", each) for key, each in value.items()}
+    raise InputError(f"{what}: expected a text, path or number, or a mapping of them by name, found {value!r:.80}")

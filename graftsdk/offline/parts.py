@@ -4,6 +4,7 @@ out.parquet.parts/
     journal.json      the job's record: another job is not mixed in
     lock              held while somebody works on it
     0000000.parquet   the rows of chunk 0
+    0000001.begun     on Ray, while chunk 1 is computed: a byte for each process that began it
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from graftsdk.errors import InputError, PlanCorrupt
+from graftsdk.errors import GraftError, InputError, PlanCorrupt
 from graftsdk.files import atomic_write, check_target
 from graftsdk.offline.job import Job
 from graftsdk.offline.packages import parquet, pyarrow
@@ -24,8 +25,9 @@ from graftsdk.offline.rows import JOB_KEY, schema
 from graftsdk.plan.strict_json import load_json
 from graftsdk.text import reason
 
-__all__ = ["Parts", "discard_parts", "is_result", "part_path", "write_part"]
+__all__ = ["Parts", "begin_part", "discard_parts", "forget_begun", "is_result", "part_path", "write_part"]
 
+_LOCK = "lock"
 _SAID = {
     "plan": "the plan",
     "labels": "the labels",
@@ -41,7 +43,8 @@ class Parts:
     """The part files of `target`, opened for `job`; use it in a `with` block.
 
     Raises:
-        InputError: there are parts of another job, or another process is at work on them.
+        InputError: there are parts of another job, another process is at work on them, or their folder cannot be
+            written.
         PlanPathError: `target` must not be written.
     """
 
@@ -51,9 +54,7 @@ class Parts:
         self._job = job
         self._schema = schema(job.labels, job.text())
         check_target(self.target)
-        self.folder.mkdir(exist_ok=True)
-        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._lock: BinaryIO | None = os.fdopen(lock, "r+b")
+        self._lock: BinaryIO | None = _open_lock(self.folder)
         try:
             self._take()
             self._check_journal()
@@ -79,7 +80,15 @@ class Parts:
             for chunk in range(self._job.chunks):
                 writer.write_table(self._read(chunk))
         # From here on the target says that all is done: a kill between leaves files, and no doubt.
-        shutil.rmtree(self.folder)
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove them all, the lock last: whoever comes meanwhile finds it held. What cannot be removed stays."""
+        with suppress(OSError):
+            for path in self.folder.iterdir():
+                if path.name != _LOCK:
+                    path.unlink()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self) -> None:
         """Let others work on it. May be called again."""
@@ -101,6 +110,8 @@ class Parts:
             raise InputError(
                 f"{self.folder}: expected to be alone, found another process at work on it; wait, or name another file"
             ) from error
+        except OSError:  # a file system without locks; two of one job would write the same parts twice, no worse
+            return
 
     def _check_journal(self) -> None:
         """That the parts are of this job; where there is no journal, none is of any."""
@@ -147,15 +158,45 @@ def write_part(path: Path, rows: Sequence[dict[str, Any]], labels: Sequence[str]
     table = pyarrow().Table.from_pylist(list(rows), schema=schema(labels, record))
     with atomic_write(path) as file:
         parquet().write_table(table, file)
+    _begun(path).unlink(missing_ok=True)
+
+
+def begin_part(folder: Path, chunk: int) -> int:
+    """Note that a chunk is begun; how many times it now was since `forget_begun`, without being written."""
+    with _begun(part_path(folder, chunk)).open("ab") as file:
+        file.write(b".")
+        return file.tell()
+
+
+def forget_begun(folder: Path) -> None:
+    """Have every chunk as if it never was begun: what went wrong in an earlier run need not in this one."""
+    for path in folder.glob("*.begun"):
+        path.unlink(missing_ok=True)
+
+
+def _begun(part: Path) -> Path:
+    return part.with_suffix(".begun")
+
+
+def _open_lock(folder: Path) -> BinaryIO:
+    try:
+        folder.mkdir(exist_ok=True)
+        return os.fdopen(os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
+    except OSError as error:
+        raise InputError(
+            f"{folder}: expected a folder that can be written, or nothing, found: {reason(error)}; name another file"
+        ) from error
 
 
 def _folder(target: Path) -> Path:
     return target.with_name(f"{target.name}.parts")
 
 
-def discard_parts(target: Path) -> None:
-    """Remove the parts of a target that is whole, should there be any."""
-    shutil.rmtree(_folder(target), ignore_errors=True)
+def discard_parts(target: Path, job: Job) -> None:
+    """Remove the job's parts once its target is whole; those of another job stay, and what somebody works on."""
+    if _folder(target).is_dir():
+        with suppress(GraftError, OSError), Parts(target, job) as parts:
+            parts.discard()
 
 
 def is_result(path: Path, job: Job) -> bool:

@@ -1,20 +1,19 @@
-"""Rows: what the Parquet file says of one image, and the one function that computes them, wherever it runs."""
+"""Rows: what the Parquet file says of one image, and the two functions that compute them, wherever they run."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from graftsdk.errors import GraftError
+from graftsdk.errors import GraftError, PlanError
+from graftsdk.offline.job import Job
 from graftsdk.offline.packages import pyarrow
 from graftsdk.prediction import Prediction
+from graftsdk.predictor import Predictor
 from graftsdk.text import one_line
 
-if TYPE_CHECKING:
-    from graftsdk.predictor import Predictor
-
-__all__ = ["JOB_KEY", "compute_rows", "row", "schema"]
+__all__ = ["JOB_KEY", "compute_rows", "open_predictor", "row", "schema"]
 
 JOB_KEY = b"graftsdk.batch"  # in the file's metadata: the job's record
 _AT_ONCE = 16  # images that are held at one time; their persons share batches
@@ -73,6 +72,23 @@ def row(image: str, found: Prediction | GraftError) -> dict[str, Any]:
         "truncated": found.truncated,
         "error": None,
     }
+
+
+def open_predictor(plan: str | os.PathLike[str], options: Mapping[str, Any], job: Job) -> Predictor:
+    """The predictor of a job.
+
+    Raises:
+        PlanError: there is another plan now. Others as `Predictor`.
+    """
+    predictor = Predictor(plan, **options)
+    found = predictor.plan.digest
+    if found != job.plan:
+        predictor.close()
+        raise PlanError(
+            f"{os.fspath(plan)}: expected plan {job.plan[:16]}, found {found[:16]}; it was replaced while the job ran, "
+            "or differs between nodes: put the job's plan back, or begin anew with another output"
+        )
+    return predictor
 
 
 def compute_rows(predictor: Predictor, images: Sequence[str], reduce: int, root: str = "") -> list[dict[str, Any]]:

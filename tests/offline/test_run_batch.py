@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +17,10 @@ import toys
 from PIL import Image
 
 from graftsdk import Predictor
-from graftsdk.errors import InputError
+from graftsdk.errors import InputError, PlanError
 from graftsdk.offline import run_batch
 from graftsdk.offline.parts import Parts
+from graftsdk.offline.ray_data import Actors
 
 pytest.importorskip("pyarrow", reason="needs pyarrow; pip install 'graftsdk[batch]'")
 import pyarrow.parquet as pq
@@ -129,10 +132,98 @@ def test_two_at_once_are_refused(tmp_path: Path, plan: Path, images: list[Path])
     assert run_batch(plan, images, out, progress=meanwhile).images == 11
 
 
+def test_a_run_that_finds_another_one_at_its_end(
+    tmp_path: Path, plan: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, remove, seen = tmp_path / "out.parquet", shutil.rmtree, []
+
+    def meanwhile(path: Path, **options: bool) -> None:
+        if out.exists() and not seen:  # the parts are about to go
+            seen.append(path)
+            assert run_batch(plan, images, out).images == 11
+        remove(path, **options)
+
+    monkeypatch.setattr("shutil.rmtree", meanwhile)
+    assert run_batch(plan, images, out).images == 11 and seen
+    assert not (tmp_path / "out.parquet.parts").exists()
+
+
+def test_parts_of_another_job_stay(
+    tmp_path: Path, plan: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, other = tmp_path / "out.parquet", tmp_path / "other.parquet"
+    run_batch(plan, images, out)
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, "merge", lambda self: None)
+        with pytest.raises(FileNotFoundError):
+            run_batch(plan, images[:2], other)
+    parts = (tmp_path / "other.parquet.parts").rename(tmp_path / "out.parquet.parts")
+    assert run_batch(plan, images, out).images == 11
+    assert sorted(path.name for path in parts.iterdir()) == ["0000000.parquet", "journal.json", "lock"]
+
+
+def test_a_folder_of_parts_that_cannot_be(tmp_path: Path, plan: Path, images: list[Path]) -> None:
+    (tmp_path / "out.parquet.parts").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"out\.parquet\.parts: expected a folder that can be written, or nothing"):
+        run_batch(plan, images, tmp_path / "out.parquet")
+
+
+def test_a_file_system_without_locks(
+    tmp_path: Path, plan: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert run_batch(plan, images, tmp_path / "out.parquet").images == 11
+
+
+def test_a_plan_that_is_replaced_between_two_looks(tmp_path: Path, plan: Path, images: list[Path]) -> None:
+    def replace(count: int) -> None:  # called before the predictor opens
+        toys.write(plan, ["child"], seed=3)
+
+    with pytest.raises(PlanError, match="replaced while the job ran"):
+        run_batch(plan, images, tmp_path / "out.parquet", progress=replace)
+    assert not list((tmp_path / "out.parquet.parts").glob("*.parquet"))
+
+
+def test_options_as_a_predictor_takes_them(
+    tmp_path: Path, plan: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.parquet"
+    options = {
+        "labels": (label for label in ["box"]),
+        "thresholds": {"box": np.float32(0.75)},
+        "min_score": np.int64(1),
+    }
+    run_batch(plan, [os.fsencode(images[0])], out, options=options)  # type: ignore[list-item]
+    record = json.loads(pq.read_schema(out).metadata[b"graftsdk.batch"])
+    assert record["options"] == {"min_score": 1, "reduce": 1, "thresholds": {"box": 0.75}}
+    assert record["labels"] == ["box"]
+    assert pq.read_table(out).to_pylist()[0]["image"] == str(images[0])
+
+    monkeypatch.chdir(tmp_path)
+    told = {}
+
+    def chunks(plan: str, options: dict[str, object], *_: object) -> None:
+        told.update(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("graftsdk.offline.batch.run_chunks", chunks)
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(plan, images, "ray.parquet", options={"engines": Path("built")}, actors=Actors())
+    assert told["engines"] == str(tmp_path / "built")  # an actor has another working folder
+
+
 def test_arguments(tmp_path: Path, plan: Path, images: list[Path]) -> None:
     for wrong, keywords in (([], {}), ([images[0], images[0]], {}), (images, {"chunk": 0}), (images, {"reduce": 3})):
         with pytest.raises(InputError):
             run_batch(plan, wrong, tmp_path / "out.parquet", **keywords)
+    for options in ({"device": object()}, {"thresholds": {3: 0.5}}, {"min_score": float("nan")}):
+        with pytest.raises(InputError, match=r"options\['"):
+            run_batch(plan, images, tmp_path / "out.parquet", options=options)
+    with pytest.raises(InputError, match="images: expected paths, found 3"):
+        run_batch(plan, [3], tmp_path / "out.parquet")  # type: ignore[list-item]
     assert not (tmp_path / "out.parquet.parts").exists()
 
 
