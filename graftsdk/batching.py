@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 # First of all: what stops the threads at exit runs before this one's, which lets nobody into the runtime any more.
+from graftsdk.arguments import whole_number
 from graftsdk.engines import exits  # noqa: F401
-from graftsdk.errors import EngineClosed, InputError, Overloaded
+from graftsdk.errors import EngineClosed, EngineError, InputError, Overloaded
 from graftsdk.preprocess.decode import check_decoding
 from graftsdk.shared_batch import BatchRecord, CropsRequest, ImageRequest, Request, SharedBatch, too_late
 
@@ -56,8 +57,8 @@ class Batcher:
     Args:
         hold: gives the plan that serves now, held.
         max_batch: crops that are computed at once.
-        max_wait_ms: how long a batch with room waits for more images, from when nothing else was left to do. 0 takes
-            what is there.
+        max_wait_ms: how long a batch with room waits for more images, from when nothing else was left to do; at most
+            half of the least `timeout` in it. 0 takes what is there.
         queue: images that may wait to be looked at; more are refused.
 
     Attributes:
@@ -70,14 +71,13 @@ class Batcher:
     def __init__(
         self, hold: Callable[[], Loaded], *, max_batch: int = 32, max_wait_ms: float = 0.0, queue: int = 64
     ) -> None:
-        for name, value, most in (("max_batch", max_batch, 1024), ("queue", queue, 1_000_000)):
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-                raise InputError(f"{name}: expected an integer from 1 to {most}, found {value!r:.40}")
+        self._max_batch = whole_number("max_batch", max_batch, 1, 1024)
+        self._room = whole_number("queue", queue, 1, 1_000_000)
         if isinstance(max_wait_ms, bool) or not isinstance(max_wait_ms, (int, float)) or not 0 <= max_wait_ms <= 60_000:
             raise InputError(f"max_wait_ms: expected a number from 0 to 60000, found {max_wait_ms!r:.40}")
         self.observe: Callable[[BatchRecord], object] | None = None
         self._hold_plan = hold
-        self._max_batch, self._max_wait, self._room = max_batch, max_wait_ms / 1e3, queue
+        self._max_wait = max_wait_ms / 1e3
         self._closed = False
         self._begin()
         _alive.add(self)
@@ -91,8 +91,9 @@ class Batcher:
         self._queue: deque[Request] = deque()
         self._ready: deque[Request] = deque()
         self._open: set[Request] = set()  # submitted and not done
+        self._born = object()  # what was submitted before, in the parent of a fork, is none of ours
         self._decoding = 0
-        self._ready_bytes = 0
+        self._decoded, self._decoded_bytes = 0, 0  # of those that are ready: images that a thread of ours decoded
         self._waiting = 0
         self._threads: list[threading.Thread] = []
         self._stopped = False
@@ -161,21 +162,25 @@ class Batcher:
 
     def predict(self, image: Any, **options: Any) -> Prediction:
         """As `submit`, and waits: not beyond `timeout`. An interrupt (Ctrl-C) drops the work."""
-        future = self.submit(image, **options)
+        future, timeout = self.submit(image, **options), options.get("timeout")
         try:
-            return future.result(options.get("timeout"))
+            return future.result(timeout)
         except TimeoutError:
-            raise too_late(options["timeout"]) from None
+            if timeout is None:  # the image's own
+                raise
+            raise too_late(timeout) from None
         finally:
             future.cancel()  # does nothing where it is done
 
     async def apredict(self, image: Any, **options: Any) -> Prediction:
         """As `submit`, awaited: not beyond `timeout`. Cancelling the task drops the work."""
-        future = asyncio.wrap_future(self.submit(image, **options))
-        try:
-            return await asyncio.wait_for(future, options.get("timeout"))
-        except TimeoutError:
-            raise too_late(options["timeout"]) from None
+        return await _awaited(self.submit(image, **options), options.get("timeout"))
+
+    async def arun(
+        self, crops: npt.NDArray[np.float32], labels: Sequence[str] | None = None, timeout: float | None = None
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """As `submit_crops`, awaited: not beyond `timeout`. Cancelling the task drops the work."""
+        return await _awaited(self.submit_crops(crops, labels, timeout), timeout)
 
     def close(self, timeout: float | None = None) -> None:
         """Take nothing more, finish what was taken, end the threads. May be called again.
@@ -183,18 +188,24 @@ class Batcher:
         Args:
             timeout: seconds; what is not finished then gets EngineClosed. None waits as long as it takes.
         """
+        timeout = _seconds(timeout)
         until = None if timeout is None else time.monotonic() + timeout
         with self._lock:
             self._closed = True
             mine = threading.current_thread() in self._threads  # an answer's callback closes: it cannot wait for itself
-            if not mine:
+            if not mine and not self._stopped:
                 self._drained.wait_for(lambda: not self._open, timeout)
             left = [] if mine else list(self._open)
             threads = self._threads
             if not self._open or left:
                 self._stop()
         for request in left:
-            request.fail(EngineClosed("expected an open batcher, found one whose close(timeout) ended; submit earlier"))
+            request.fail(
+                EngineClosed(
+                    "expected an answer before the batcher's close(timeout) was over, found none; submit it to another "
+                    "batcher, or close without a timeout"
+                )
+            )
         for thread in threads:
             if not mine:
                 thread.join(None if until is None else max(0.0, until - time.monotonic()))
@@ -218,6 +229,14 @@ class Batcher:
         loaded = self._hold_plan()
         try:
             request = make(loaded)
+        except BaseException:
+            loaded.release()
+            raise
+        # First of all, so that whatever happens (an interrupt too) it can be ended. Not by a reference to itself: that
+        # would keep its image until the garbage collector comes. `_open` keeps it as long as it is not done.
+        born, ended = self._born, weakref.ref(request)
+        request.future.add_done_callback(lambda _: self._done(ended(), born))
+        try:
             with self._lock:
                 if self._closed:
                     raise _closed()
@@ -229,15 +248,13 @@ class Batcher:
                 request.waiting = True
                 if request.prepared:
                     self._ready.append(request)
-                    self._ready_bytes += request.nbytes
                     self._to_compute.notify()
                 else:
                     self._queue.append(request)
                     self._to_decode.notify()
         except BaseException:
-            loaded.release()
+            request.future.cancel()
             raise
-        request.future.add_done_callback(lambda _: self._done(request))
         return request.future
 
     def _refusal(self) -> Overloaded:
@@ -246,8 +263,10 @@ class Batcher:
             f"refuse the request (HTTP: 503 with Retry-After)"
         )
 
-    def _done(self, request: Request) -> None:
+    def _done(self, request: Request | None, born: object) -> None:
         """It has its answer, its error, or was cancelled: once for each, in whatever thread that was."""
+        if request is None or born is not self._born:  # a forked child has neither its place nor its hold on the plan
+            return
         with self._lock:
             self._leave(request)
             self._open.discard(request)
@@ -255,12 +274,19 @@ class Batcher:
                 self._queue.remove(request)
             with contextlib.suppress(ValueError):
                 self._ready.remove(request)
-                self._ready_bytes -= request.nbytes
+                self._count(request, -1)
+                self._to_decode.notify()
             if self._closed and not self._open:
                 self._drained.notify_all()
                 self._stop()
             self._to_compute.notify()
         request.loaded.release()
+
+    def _count(self, request: Request, change: int) -> None:
+        """It came to those that are ready, 1, or left them, -1. What needed no decoding holds up nobody's."""
+        if not request.prepared:
+            self._decoded += change
+            self._decoded_bytes += change * request.nbytes
 
     def _leave(self, request: Request) -> None:
         """It waits no more."""
@@ -269,15 +295,19 @@ class Batcher:
             self._waiting -= 1
 
     def _start_threads(self) -> None:
-        if self._threads:
-            return
-        jobs = [self._decode_all] * min(DECODERS, len(os.sched_getaffinity(0))) + [self._compute_all]
-        self._threads = [
-            threading.Thread(target=job, name=f"graftsdk-batcher-{place}", daemon=True)  # `_leave_all` stops them
-            for place, job in enumerate(jobs)
-        ]
-        for thread in self._threads:
-            thread.start()
+        """Those that do not run yet: all of them at first, later what the system had no room for."""
+        jobs = [self._compute_all] + [self._decode_all] * min(DECODERS, len(os.sched_getaffinity(0)))
+        for job in jobs[len(self._threads) :]:
+            name = f"graftsdk-batcher-{len(self._threads)}"
+            thread = threading.Thread(target=job, name=name, daemon=True)  # `_leave_all` stops them
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise EngineError(
+                    f"batcher: expected to start {len(jobs)} threads, found {error} after {len(self._threads)}; allow "
+                    f"this process more (ulimit -u, pids.max)"
+                ) from error
+            self._threads.append(thread)
 
     def _stop(self) -> None:
         self._stopped = True
@@ -295,49 +325,47 @@ class Batcher:
                     return
                 request = self._queue.popleft()
                 self._decoding += 1
-            if request.alive():
-                try:
+            try:
+                if request.alive():
                     request.prepare()
-                except Exception as error:  # noqa: BLE001  (the caller's own object may raise anything)
-                    request.fail(error)
+            except BaseException as error:  # noqa: BLE001  (the caller's own object may raise anything)
+                self._fail(request, error)
             with self._lock:
                 self._decoding -= 1
-                self._ready_bytes += request.nbytes
                 self._ready.append(request)
+                self._count(request, 1)
                 self._to_compute.notify()
             del request  # an idle thread holds on to nobody's image
 
     def _may_decode(self) -> bool:
-        ahead = len(self._ready) + self._decoding
-        return not ahead or (ahead < self._max_batch and self._ready_bytes < DECODED_BYTES)
+        ahead = self._decoded + self._decoding
+        return not ahead or (ahead < self._max_batch and self._decoded_bytes < DECODED_BYTES)
 
     def _next(self, batch: SharedBatch | None) -> Request | None:
         """The next image, decoded; None where the batch shall not wait for one, or all is over.
 
         A batch without requests waits for ever.
         """
-        began = time.monotonic()
-        idle = batch is None or batch.empty
         with self._lock:
             while not self._ready:
                 if self._stopped:
                     return None
-                if idle:
+                if batch is None or batch.empty:
                     self._to_compute.wait()
                     continue
-                left = began + self._patience(batch) - time.monotonic()
+                now = time.monotonic()
+                left = min(batch.waits_since(now) + self._patience(batch), batch.due()) - now
                 if left <= 0:
                     return None
                 self._to_compute.wait(left)
             request = self._ready.popleft()
-            self._ready_bytes -= request.nbytes
+            self._count(request, -1)
             self._leave(request)
             self._to_decode.notify()
             return request
 
-    def _patience(self, batch: SharedBatch | None) -> float:
+    def _patience(self, batch: SharedBatch) -> float:
         """Seconds that a batch with requests and with room waits for more."""
-        assert batch is not None
         if self._queue or self._decoding:
             return max(self._max_wait, batch.spent * STRAGGLERS)
         return max(self._max_wait, batch.spent * RETURNING if batch.taken < batch.images else 0.0)
@@ -348,14 +376,28 @@ class Batcher:
             request = self._next(batch)
             if batch is not None and not batch.empty:
                 if request is None or request.loaded is not batch.loaded or batch.taken >= self._max_batch:
-                    batch.flush()
+                    try:
+                        batch.flush()
+                    except BaseException:  # noqa: BLE001  (what a future's callback raises; others still wait)
+                        _log.exception("a callback of the batcher's futures failed")
             elif request is None:
                 return
             if request is not None:
-                if batch is None or request.loaded is not batch.loaded:
-                    batch = SharedBatch(request.loaded, self._max_batch, self._report)
-                batch.add(request)
+                try:
+                    if batch is None or request.loaded is not batch.loaded:
+                        batch = None  # its memory first
+                        batch = SharedBatch(request.loaded, self._max_batch, self._report)
+                    batch.add(request)
+                except BaseException as error:  # noqa: BLE001  (memory, or what a caller's own object raises)
+                    self._fail(request, error)
             del request  # a thread that waits holds on to nobody's image
+
+    def _fail(self, request: Request, error: BaseException) -> None:
+        """As `request.fail`, in a thread that goes on whatever a callback raises."""
+        try:
+            request.fail(error)
+        except BaseException:  # noqa: BLE001
+            _log.exception("a callback of the batcher's futures failed")
 
     def _report(self, record: BatchRecord) -> None:
         if self.observe is not None:
@@ -384,6 +426,15 @@ def _after_fork_in_child() -> None:
 
 atexit.register(_leave_all)
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+async def _awaited(future: Future[Any], timeout: float | None) -> Any:
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
+    except TimeoutError:
+        if timeout is None:  # the image's own
+            raise
+        raise too_late(timeout) from None
 
 
 def _closed() -> EngineClosed:

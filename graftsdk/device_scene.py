@@ -130,6 +130,9 @@ class DeviceCropBatch:
         """
         pieces, used = self._pieces, self._used
         self._pieces, self._used = [], 0
+        if not all(scene.alive() for scene, _, _ in pieces):
+            (pieces,) = _cut([piece for piece in pieces if piece[0].alive()], used)
+            used = sum(map(_count, pieces))
         if not used:
             return
         try:

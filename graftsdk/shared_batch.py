@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,36 +48,45 @@ class Request(ABC):
         timeout: seconds after which nobody needs the answer, or None.
 
     Attributes:
+        deadline: when nobody needs it any more, by the monotonic clock, or None.
         waiting: it takes a place in the queue. prepared: nothing is to be decoded. nbytes: of its decoded image.
     """
 
     def __init__(self, loaded: Loaded, labels: tuple[str, ...], timeout: float | None) -> None:
         self.loaded, self.labels = loaded, labels
         self.submitted = time.monotonic()
-        self._deadline = None if timeout is None else self.submitted + timeout
+        self.deadline = None if timeout is None else self.submitted + timeout
         self.future: Future[Any] = Future()
         self.waiting = self.prepared = False
         self.nbytes = 0
+        self._claiming, self._claimed = threading.Lock(), False
 
     def alive(self) -> bool:
         """Whether somebody still waits; one whose deadline has passed is told so."""
         if self.future.done():
             return False
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            self.fail(too_late(self._deadline - self.submitted))
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            self.fail(too_late(self.deadline - self.submitted))
             return False
         return True
 
     def answer(self, found: Any) -> None:
-        """Hand out the result, if somebody waits for it."""
-        if self.future.set_running_or_notify_cancel():
+        """Hand out the result, if somebody waits for it and it has not ended."""
+        if self._claim():
             self.future.set_result(found)
 
     def fail(self, error: BaseException) -> None:
         """Hand out the error; does nothing where it has ended already."""
-        with suppress(InvalidStateError):  # somebody else ended it just now
-            if not self.future.done() and self.future.set_running_or_notify_cancel():
-                self.future.set_exception(error)
+        if self._claim():
+            self.future.set_exception(error)
+
+    def _claim(self) -> bool:
+        """Whether the caller is the one to end it: several threads may want to, and some waits no more."""
+        with self._claiming:
+            if self._claimed:
+                return False
+            self._claimed = True
+        return self.future.set_running_or_notify_cancel()
 
     @abstractmethod
     def prepare(self) -> None:
@@ -167,15 +178,32 @@ class SharedBatch:
     def __init__(self, loaded: Loaded, rows: int, report: Callable[[BatchRecord], object]) -> None:
         self.loaded = loaded
         self.images, self.spent, self.taken = 0, 0.0, 0
-        self._rows, self._report = rows, report
-        self._batch = CropBatch(loaded.plan.manifest.crop, loaded.threads, loaded.documents, self._compute, rows)
+        self._report = report
+        compute = weakref.WeakMethod(self._compute)  # a ring would keep its memory until the garbage collector comes
+        self._batch = CropBatch(
+            loaded.plan.manifest.crop, loaded.threads, loaded.documents, lambda crops: _alive(compute)(crops), rows
+        )
         self._on_device: Any = None
-        self._in_work: list[tuple[Request, Scored]] = []
+        self._in_work: list[tuple[Request, Scored, Any]] = []  # with the batch that has its rows
+        self._waits_since: float | None = None
 
     @property
     def empty(self) -> bool:
         """Whether no request waits in it."""
         return not self._in_work
+
+    def waits_since(self, now: float) -> float:
+        """When it first had nothing to do but to wait for more; now, where that is now."""
+        if self._waits_since is None:
+            self._waits_since = now
+        return self._waits_since
+
+    def due(self) -> float:
+        """When it stops to wait, whatever there is to wait for: half of the least time that a caller gave."""
+        return min(
+            ((each.submitted + each.deadline) / 2 for each, _, _ in self._in_work if each.deadline is not None),
+            default=math.inf,
+        )
 
     def add(self, request: Request) -> None:
         """Find its persons and cut them out; compute whatever fills the batch."""
@@ -184,34 +212,39 @@ class SharedBatch:
         self.taken += 1
         try:
             scored = request.find()
-        except Exception as error:  # noqa: BLE001  (whatever it is, it is this caller's, and the thread goes on)
+        except InputError as error:
+            request.fail(error.with_traceback(None))  # which would hold the image as long as the error is kept
+            return
+        except BaseException as error:  # noqa: BLE001  (whatever it is, it is this caller's, and the thread goes on)
             request.fail(error)
             return
         if not request.alive():
             return
         scored.labels, scored.alive = request.labels, request.alive  # type: ignore[method-assign]
-        self._in_work.append((request, scored))
-        self._work(lambda: self._batch_of(scored).add(scored), request)
+        batch = self._batch_of(scored)
+        self._in_work.append((request, scored, batch))
+        self._work(lambda: batch.add(scored), batch, request)
 
     def flush(self) -> None:
         """Compute what waits."""
-        self._work(self._batch.flush, None)
+        self._work(self._batch.flush, self._batch, None)
         if self._on_device is not None:
-            self._work(self._on_device.flush, None)
-        self.taken = 0
+            self._work(self._on_device.flush, self._on_device, None)
+        self.taken, self._waits_since = 0, None
 
-    def _work(self, work: Callable[[], object], added: Request | None) -> None:
+    def _work(self, work: Callable[[], object], batch: Any, added: Request | None) -> None:
         """Do it, and answer those that are complete."""
         try:
             work()
         except Exception as error:  # noqa: BLE001  (callers get it)
             if added is not None and isinstance(error, InputError):  # it could not be cut out: nobody else's matter
-                added.fail(error)
+                added.fail(error.with_traceback(None))
             else:
-                for request, _ in self._in_work:
-                    request.fail(error)
+                for request, _, theirs in self._in_work:
+                    if theirs is batch:
+                        request.fail(error)
         left = []
-        for request, scored in self._in_work:
+        for request, scored, theirs in self._in_work:
             if scored.error is not None:
                 request.fail(scored.error)
             elif scored.scored >= scored.count and not request.future.done():
@@ -220,8 +253,10 @@ class SharedBatch:
                 except Exception as error:  # noqa: BLE001
                     request.fail(error)
             if not request.future.done():
-                left.append((request, scored))
+                left.append((request, scored, theirs))
         self._in_work = left
+        if not left:
+            self._waits_since = None
 
     def _batch_of(self, scored: Scored) -> Any:
         if not isinstance(scored, Scene) or isinstance(scored.image, np.ndarray):
@@ -232,19 +267,29 @@ class SharedBatch:
 
     def _compute(self, crops: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.float32]]:
         """The scores of all labels that somebody asked for."""
-        asked = {label for request, _ in self._in_work for label in request.labels}
+        mine = [request for request, _, batch in self._in_work if batch is self._batch]
+        asked = {label for request in mine for label in request.labels}
         started = time.monotonic()
         scores = self.loaded.scores(crops, _ordered(asked, self.loaded.labels))
         self.spent = time.monotonic() - started
-        self.images, self.taken = len(self._in_work), 0
-        oldest = min(request.submitted for request, _ in self._in_work)
+        self.images, self.taken = sum(not request.future.done() for request in mine), 0
+        self._waits_since = None
+        oldest = min(request.submitted for request in mine)
         self._report(BatchRecord(self.images, len(crops), started - oldest, self.spent))
         return scores
 
 
+def _alive(method: weakref.WeakMethod[Callable[[npt.NDArray[np.float32]], Any]]) -> Callable[..., Any]:
+    found = method()
+    assert found is not None  # the batch that it belongs to is what calls
+    return found
+
+
 def too_late(seconds: float) -> Overloaded:
     """What a request gets whose deadline has passed."""
-    return Overloaded(f"deadline: expected an answer within {seconds:.3g} s, found others in front; try again later")
+    return Overloaded(
+        f"deadline: expected an answer within {seconds:.3g} s, found none; try again later, or allow more time"
+    )
 
 
 def _ordered(asked: set[str], labels: Sequence[str]) -> tuple[str, ...]:

@@ -172,8 +172,7 @@ class Service:
                 return found, plan.digest
 
     async def _scores(self, crops: Crops, labels: tuple[str, ...]) -> Scores:
-        future = self.batcher.submit_crops(crops, labels, timeout=self.settings.seconds)
-        found: Scores = await asyncio.wrap_future(future)
+        found: Scores = await self.batcher.arun(crops, labels, timeout=self.settings.seconds)
         return found
 
     # -----------------------------------------------------------------------------------------------------------------

@@ -6,16 +6,17 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import toys
 
-from graftsdk import Predictor
+from graftsdk import Predictor, shared_batch
 from graftsdk.batching import Batcher, BatchRecord
 from graftsdk.errors import DecodeError, EngineClosed, EngineError, GraftError, InputError, Overloaded, ShapeError
 
@@ -24,6 +25,27 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
 
 def boxes(count: int, first: int = 0) -> list[list[int]]:
     return [[i % 8, i % 5, 20 + i % 11, 30 + i % 13] for i in range(first, first + count)]
+
+
+ENCODED = cv2.imencode(".png", IMAGE)[1].tobytes()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if holds():
+            return
+        threading.Event().wait(0.005)
+    pytest.fail("it never came to that")
+
+
+def failing(error: BaseException, times: int = 1000) -> Callable[..., Any]:
+    left = [error] * times
+
+    def fail(*_: Any, **__: Any) -> None:
+        if left:
+            raise left.pop()
+
+    return fail
 
 
 @pytest.fixture
@@ -222,10 +244,7 @@ def test_rows_of_a_dropped_image_leave_the_batch(predictor: Predictor, gate: Gat
     with predictor.batcher(max_batch=8, max_wait_ms=20_000) as batcher:
         dropped = batcher.submit(IMAGE, boxes=boxes(3))
         kept = batcher.submit(IMAGE, boxes=boxes(2, 3))
-        for _ in range(1000):
-            if batcher.waiting == 0:
-                break
-            threading.Event().wait(0.005)
+        until(lambda: batcher.waiting == 0)
         dropped.cancel()
         last = batcher.submit(IMAGE, boxes=boxes(3, 5))
         found = kept.result(20), last.result(20)
@@ -330,15 +349,19 @@ def test_an_answered_image_is_held_by_nobody(predictor: Predictor) -> None:
     class Array(np.ndarray):
         pass
 
-    with predictor.batcher() as batcher:
-        image = IMAGE.copy().view(Array)
-        alive = weakref.ref(image)
-        wait([batcher.submit(image)], 20)
-        del image
-        batcher.predict(IMAGE)
-        batcher.predict(IMAGE)
-        gc.collect()
-        assert alive() is None
+    gc.collect()
+    gc.disable()  # nothing may wait for it: between its runs hundreds of images come and go
+    try:
+        with predictor.batcher() as batcher:
+            image, wrong = IMAGE.copy().view(Array), IMAGE.copy().view(Array)
+            alive = weakref.ref(image), weakref.ref(wrong)
+            wait([batcher.submit(image), batcher.submit(wrong, boxes=[[5, 5, 1, 1]])], 20)
+            del image, wrong
+            batcher.predict(IMAGE)
+            batcher.predict(IMAGE)
+            assert [each() for each in alive] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_what_observes_and_fails_harms_nobody(predictor: Predictor) -> None:
@@ -353,3 +376,137 @@ def test_what_observes_and_fails_harms_nobody(predictor: Predictor) -> None:
 def test_options_that_make_no_sense(predictor: Predictor, options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected"):
         predictor.batcher(**options)
+
+
+def test_a_cancelled_image_makes_room_for_decoding(predictor: Predictor, gate: Gate) -> None:
+    """One that waits decoded holds back the next; once it is cancelled, nothing else comes to wake the decoders."""
+    with predictor.batcher(max_batch=1) as batcher:
+        gate.occupy(batcher)
+        decoded = batcher.submit(ENCODED)
+        until(lambda: len(batcher._ready) == 1)
+        last = batcher.submit(ENCODED)
+        decoded.cancel()
+        gate.open.set()
+        assert len(last.result(20)) == 1
+
+
+def test_what_needs_no_decoding_holds_up_nobodys(predictor: Predictor, gate: Gate) -> None:
+    with predictor.batcher(max_batch=1) as batcher:
+        gate.occupy(batcher)
+        for _ in range(5):
+            batcher.submit(IMAGE)
+        batcher.submit(ENCODED)
+        until(lambda: len(batcher._ready) == 6)  # decoded, though five wait before it
+        gate.open.set()
+
+
+def test_a_batch_that_no_memory_is_left_for_is_its_callers_error(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with predictor.batcher() as batcher:
+        with monkeypatch.context() as patch:
+            patch.setattr(shared_batch, "CropBatch", failing(MemoryError("no room")))
+            with pytest.raises(MemoryError, match="no room"):
+                batcher.predict(IMAGE)
+        assert len(batcher.predict(IMAGE)) == 1
+
+
+def test_a_future_that_is_ending_while_the_batcher_closes(predictor: Predictor, gate: Gate) -> None:
+    batcher = predictor.batcher(max_batch=1)
+    gate.occupy(batcher)
+    ending, waiting = batcher.submit(IMAGE), batcher.submit(ENCODED)
+    (request,) = (each for each in batcher._open if each.future is ending)
+    assert request._claim()  # as the computing thread does right before it hands the answer out
+    batcher.close(0.01)
+    assert isinstance(waiting.exception(0), EngineClosed)
+    request.future.set_result("an answer")
+    assert ending.result(0) == "an answer"
+    gate.open.set()
+
+
+def test_threads_that_the_system_has_no_room_for_are_started_later(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with predictor.batcher() as batcher:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", failing(RuntimeError("can't start new thread")))
+            with pytest.raises(EngineError, match="can't start new thread"):
+                batcher.predict(IMAGE)
+        assert batcher.waiting == 0
+        assert len(batcher.predict(ENCODED)) == 1
+
+
+def test_an_interrupt_while_an_image_is_handed_in(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    with predictor.batcher() as batcher:
+        batcher.predict(IMAGE)
+        with monkeypatch.context() as patch:
+            patch.setattr(batcher._to_compute, "notify", failing(KeyboardInterrupt(), times=1))
+            with pytest.raises(KeyboardInterrupt):
+                batcher.submit(IMAGE)
+        assert batcher.waiting == 0 and predictor._loaded._holds == 0
+        assert len(batcher.predict(IMAGE)) == 1
+
+
+def test_a_wait_for_more_leaves_time_to_compute(predictor: Predictor) -> None:
+    with predictor.batcher(max_wait_ms=20_000) as batcher:
+        assert len(batcher.predict(IMAGE, timeout=1.0)) == 1
+
+
+def test_a_wait_for_more_is_over_once_however_many_came_meanwhile(predictor: Predictor) -> None:
+    with predictor.batcher(max_wait_ms=300) as batcher:
+        records: list[BatchRecord] = []
+        batcher.observe = records.append
+        first = batcher.submit(IMAGE)
+        others = []
+        while not first.done():
+            others.append(batcher.submit(IMAGE))
+            threading.Event().wait(0.1)
+        assert len(others) < 16  # 32 fill the batch
+        assert records[0].images == records[0].crops >= 2
+
+
+def test_whatever_a_callers_object_raises_its_thread_goes_on(predictor: Predictor) -> None:
+    class Leaves:
+        def read(self, *_: Any) -> bytes:
+            raise SystemExit("out of a decoder")
+
+        def __array__(self, *_: Any, **__: Any) -> Any:
+            raise SystemExit("out of the computing thread")
+
+    with predictor.batcher() as batcher:
+        for arguments in ((Leaves(), None), (IMAGE, Leaves())):
+            future = batcher.submit(arguments[0], boxes=arguments[1])
+            assert isinstance(future.exception(20), (SystemExit, InputError))
+        future = batcher.submit(IMAGE)
+        future.add_done_callback(failing(SystemExit("out of a callback")))
+        assert len(batcher.predict(IMAGE)) == len(batcher.predict(ENCODED)) == 1
+
+
+def test_a_callback_may_close_while_somebody_closes_with_a_timeout(predictor: Predictor, gate: Gate) -> None:
+    batcher = predictor.batcher()
+    gate.occupy(batcher)
+    futures = [batcher.submit(IMAGE) for _ in range(2)]
+    closing = threading.Thread(target=batcher.close, args=(0.01,))
+    futures[0].add_done_callback(lambda _: batcher.close(0.0))
+    futures[1].add_done_callback(lambda _: batcher.close(0.0))
+    closing.start()
+    assert all(isinstance(future.exception(20), EngineClosed) for future in futures)
+    gate.open.set()
+    closing.join(20)
+    assert not closing.is_alive()
+
+
+def test_awaited_crops_are_not_awaited_beyond_their_time(predictor: Predictor, gate: Gate) -> None:
+    crops = toys.crops(2)
+
+    async def ask(batcher: Batcher) -> None:
+        with pytest.raises(Overloaded, match=r"within 0\.05 s"):
+            await batcher.arun(crops, timeout=0.05)
+        with pytest.raises(Overloaded, match=r"within 0\.05 s"):
+            await batcher.apredict(IMAGE, timeout=0.05)
+        gate.open.set()
+        assert len((await batcher.arun(crops))["child"]) == 2
+
+    with predictor.batcher() as batcher:
+        gate.occupy(batcher)
+        asyncio.run(ask(batcher))

@@ -88,10 +88,11 @@ def test_a_forked_child_has_threads_of_its_own(predictor: Predictor) -> None:
         if child == 0:
             code = 3
             try:
-                code = 0 if batcher.predict(IMAGE).to_dict()["persons"] == expected else 4
-                code = code or (0 if len(asyncio.run(predictor.apredict(IMAGE))) == 1 else 5)
+                right = batcher.predict(IMAGE).to_dict()["persons"] == expected
+                found = asyncio.run(predictor.apredict(IMAGE))
                 predictor.reload()
                 batcher.close()
+                code = 0 if right and len(found) == 1 else 4
             finally:
                 os._exit(code)
         for _ in range(400):
