@@ -300,7 +300,7 @@ def test_a_thousand_tasks_of_which_a_part_is_cancelled(predictor: Predictor) -> 
         ]
         assert 250 < sum(cancelled) <= 300 and batcher.waiting == 0 and not batcher._open
         assert len(batcher.predict(IMAGE)) == 1
-        assert predictor._loaded._holds == 0
+        until(lambda: predictor._loaded._holds == 0)
 
 
 def test_close_finishes_what_was_taken(predictor: Predictor, gate: Gate) -> None:
@@ -443,7 +443,8 @@ def test_an_interrupt_while_an_image_is_handed_in(predictor: Predictor, monkeypa
             patch.setattr(batcher._to_compute, "notify", failing(KeyboardInterrupt(), times=1))
             with pytest.raises(KeyboardInterrupt):
                 batcher.submit(IMAGE)
-        assert batcher.waiting == 0 and predictor._loaded._holds == 0
+        assert batcher.waiting == 0
+        until(lambda: predictor._loaded._holds == 0)  # an answer is there shortly before its hold is given back
         assert len(batcher.predict(IMAGE)) == 1
 
 
