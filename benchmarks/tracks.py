@@ -5,7 +5,7 @@ Draws clips of people who stand and turn in a lift, walk along a street or come 
 the drawn one whose mask overlaps by half or more), and in one case said by ByteTrack. All cases take turns frame by
 frame, in one thread, so that a noisy minute hits all of them.
 
-    python benchmarks/tracks.py [--clips 8] [--frames 60]
+    python benchmarks/tracks.py [--clips 6] [--frames 40]
 
 Of each case: mean milliseconds a frame after the persons were found (crops, engine, and ByteTrack where it runs), crops
 and answers (crops times labels) that were computed, decisions (frame, person, label) that differ from computing
@@ -267,8 +267,8 @@ def all_cases(labels: Sequence[str]) -> Iterator[Case]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=8)
-    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--clips", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=40)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         clips = [draw_clip(Path(folder), index, options.frames) for index in range(options.clips)]
@@ -277,6 +277,7 @@ def main() -> None:
             for layout in ("split", "merged")
         }
         cases = list(all_cases(predictors["split"].labels))
+        stack.callback(setattr, Look, "score", _score)
         for index, clip in enumerate(clips):
             run(clip, index, cases, predictors)
         print(machine())

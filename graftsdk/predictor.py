@@ -291,18 +291,19 @@ class Predictor:
             MissingDependency: track="supervision" without its packages.
             InputError, DecodeError: the source cannot be opened, or is used in a forked child; or, after the frames
                 that came, a video is cut off or a camera is gone. An image of a folder or list is left out, and
-                `failures` says why.
+                `failures` says why. What `track` or `on_event` raises, or a wrong number of a tracker, ends any stream.
             NonFiniteOutput, PlanCorrupt, EngineError: as `predict`.
         """
         from graftsdk.tracking import tracked  # not on the way of a warm start
 
         wanted, split = self._loaded.wanted(labels), self._options["layout"] == "split"
+        chosen = None if labels is None else wanted  # None follows a plan that is loaded meanwhile
         tracks = tracked(wanted, split=split, track=track, every=every, tracking=tracking, on_event=on_event)
 
         def predict(frame: Frame) -> Prediction:
             decoded = Decoded(frame.source, frame.image, frame.decode_ms)
             with self._hold() as loaded:
-                call = Call(loaded, loaded.wanted(labels), loaded.thresholds)
+                call = Call(loaded, loaded.wanted(chosen), loaded.thresholds)
                 if tracks is not None:
                     return tracks.predict(call.look(decoded), frame.index)
                 return call.predict(iter([decoded]), [None], [None], raise_it)[0]  # type: ignore[return-value]
@@ -335,7 +336,16 @@ class Predictor:
         pool = self._pools.get(os.getpid())
         if pool is None:  # of two threads that come here at once, the first one's is kept; an unused one has no thread
             pool = self._pools.setdefault(os.getpid(), ThreadPoolExecutor(ASYNC_THREADS, "graftsdk-apredict"))
-        return await asyncio.wrap_future(pool.submit(partial(self.predict, image, **options)))
+        if self._closed:  # looked at after `setdefault`: a `close` that comes later finds the pool
+            self._end_pool()
+            raise closed()
+        try:
+            job = pool.submit(partial(self.predict, image, **options))
+        except RuntimeError:  # it takes nothing more
+            if self._closed:
+                raise closed() from None
+            raise
+        return await asyncio.wrap_future(job)
 
     def reload(self, source: PlanSource | None = None) -> Reload:
         """Serve another plan, with the options that the predictor was made with, without losing a call.
@@ -343,6 +353,7 @@ class Predictor:
         Every byte is hashed, the engine opened and warmed, the golden crops run through both plans; then calls that
         begin get the new plan. Those in flight end on the plan that they began with, whose file and memory are given
         back with the last of them. For that time both are in memory. One reload at a time: a second one waits.
+        Scores other than those stored in the new plan, or those of the old one, do not refuse it: `Reload` has them.
 
         Args:
             source: as for the class; None opens the predictor's own path again.
@@ -356,11 +367,14 @@ class Predictor:
             if source is None:
                 source = old.path
             if source is None:
-                raise InputError("reload: expected the source of a plan, since this predictor was not made from a path")
+                raise InputError(
+                    "reload: expected a source, since the open plan came from bytes or a file object, found None; pass "
+                    "the new plan's path or bytes"
+                )
             new = Loaded(source, self._options, check=True)
             try:
                 new.warm_up(always=True)
-                changes = compare(old, new)
+                changes, golden = compare(old, new)
             except BaseException:
                 new.retire()
                 raise
@@ -374,6 +388,7 @@ class Predictor:
             tuple(label for label in new.labels if label not in old.labels),
             tuple(label for label in old.labels if label not in new.labels),
             changes,
+            golden,
             time.perf_counter() - started,
         )
 
@@ -396,9 +411,7 @@ class Predictor:
         """Let go of the engines and the plan's file. Calls in flight finish; later ones raise EngineClosed."""
         self._closed = True
         self._loaded.retire()
-        pool = self._pools.pop(os.getpid(), None)
-        if pool is not None:
-            pool.shutdown(wait=False)  # its threads end with what they were given
+        self._end_pool()
 
     def __enter__(self) -> Predictor:
         return self
@@ -418,10 +431,17 @@ class Predictor:
     def _after_fork_in_child(self) -> None:
         self._reloading = threading.Lock()  # the parent's may be held by a thread that is not here
 
+    def _end_pool(self) -> None:
+        pool = self._pools.pop(os.getpid(), None)
+        if pool is not None:
+            pool.shutdown(wait=False)  # its threads end with what they were given
+
     def _hold(self) -> Loaded:
         """The plan that serves now, held until the end of a `with` block. Raises EngineClosed."""
         while True:
             loaded = self._loaded
+            if self._closed:  # a reload may just have put a plan there that it has yet to retire
+                raise closed()
             if loaded.hold():
                 return loaded
             if loaded is self._loaded:  # not swapped in between

@@ -26,7 +26,8 @@ class Stream(Iterator[Prediction]):
     does so too where the interrupt comes in the loop's own body.
 
     What happens where a frame cannot be used: of a folder or a list, that image alone is left out, with a warning and
-    an entry in `failures`. In a video it is an error, which ends the stream.
+    an entry in `failures`. In a video it is an error, which ends the stream. What a tracker or `on_event` raises ends
+    it whatever is read: no image is to blame for that.
 
     Args:
         frames: what is read; the stream closes it.
@@ -90,7 +91,7 @@ class Stream(Iterator[Prediction]):
                 try:
                     prediction = self._predict(frame)
                 except (InputError, NonFiniteOutput) as error:
-                    if not self._frames.separate:
+                    if not self._frames.separate or (self._tracked is not None and self._tracked.misled):
                         raise
                     self._frames.leave_out(frame.index, frame.source, error)
                     continue

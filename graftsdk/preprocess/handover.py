@@ -106,14 +106,21 @@ class Handover:
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
         """Holds the condition, for waiting in the main thread."""
+        leaving: BaseException | None = None
         try:
             with self._changed:
-                yield
+                try:
+                    yield
+                except BaseException as error:
+                    leaving = error
+                    raise
         except RuntimeError as error:
-            # An interrupt that comes when a wait has just let go of the lock: leaving the block fails to let go again.
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise error.__context__ from None
-            raise
+            # A signal that comes when a wait has just let go of the lock: leaving the block fails to let go again.
+            if leaving is None or leaving is error:
+                raise
+            raise leaving from None
+        finally:
+            leaving = None  # it knows this frame
 
     def _raise(self) -> None:
         error, self._error = self._error, None

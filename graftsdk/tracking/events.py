@@ -18,7 +18,7 @@ class Event:
     Attributes:
         track: which person. label: the question. name: the class decided on.
         score: `Attribute.score` of the voted scores: of two classes the last one's, decided on or not.
-        frames: in how many frames the label was computed so far.
+        frames: in how many frames the label was computed so far, by the plan that decides.
         first_frame: where the person was first seen. frame: where this was decided.
         before: the class that was decided on before; None the first time.
     """

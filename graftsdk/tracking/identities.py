@@ -57,7 +57,10 @@ def check_ids(ids: Any, count: int) -> list[int | None]:
     Raises:
         ShapeError: another number of them. InputError: no whole numbers, below -1, or one twice in a frame.
     """
-    array = np.asarray(ids)
+    try:
+        array = np.asarray(ids)
+    except ValueError as error:
+        raise ShapeError(f"track: expected {count} ids, one a person, found {ids!r:.200}") from error
     if array.shape != (count,):
         raise ShapeError(f"track: expected {count} ids, one a person, found shape {array.shape}")
     if count and not np.issubdtype(array.dtype, np.integer):

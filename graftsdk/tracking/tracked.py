@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -72,6 +73,7 @@ class Tracked:
 
     Attributes:
         events: those of the newest frame.
+        misled: an error came from the caller's functions, not from a frame.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Tracked:
         self._tracks: dict[int, _Track] = {}
         self._plan: str | None = None
         self.events: tuple[Event, ...] = ()
+        self.misled = False
 
     @property
     def remembered(self) -> int:
@@ -104,15 +107,16 @@ class Tracked:
         """
         self.events = ()
         boxes = look.boxes
+        now = [sighting(frame, box) for box in boxes]  # before a tracker may write into the boxes
         started = time.perf_counter()
-        ids = check_ids(self._tracker(boxes, look.scores, look.image), len(boxes))
+        with self._callers():
+            ids = check_ids(self._tracker(boxes, look.scores, look.image), len(now))
         look.spend("track", 1e3 * (time.perf_counter() - started))
         if look.plan != self._plan:  # scores of another plan are not to be mixed; what was told stays told
             self._plan = look.plan
             for track in self._tracks.values():
                 track.last, track.votes = {}, {}
         known = [None if number is None else self._track(number, frame) for number in ids]
-        now = [sighting(frame, box) for box in boxes]
         asked = [
             look.labels if track is None else due(look.labels, self._every, track.told, track.last, seen, self._options)
             for track, seen in zip(known, now, strict=True)
@@ -122,10 +126,19 @@ class Tracked:
         persons = tuple(person.on_track(number) for person, number in zip(prediction, ids, strict=True))
         self.events = tuple(self._told(persons, known, answers, frame))
         self._forget(frame)
-        for event in self.events if self._on_event is not None else ():
-            assert self._on_event is not None  # just looked
-            self._on_event(event)
+        if self._on_event is not None:
+            with self._callers():
+                for event in self.events:
+                    self._on_event(event)
         return replace(prediction, persons=persons, tracked=True)
+
+    @contextmanager
+    def _callers(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.misled = True
+            raise
 
     def _track(self, number: int, frame: int) -> _Track:
         track = self._tracks.setdefault(number, _Track(frame, frame))

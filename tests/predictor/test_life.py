@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import pickle
@@ -245,10 +246,8 @@ for i in range(20):
     assert predictor.predict(image, boxes=boxes).to_dict()["persons"] == expected
 print(interrupted)
 """
-    started = time.monotonic()
     done = python(script, path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "20\n", "")
-    assert time.monotonic() - started < 90
 
 
 @pytest.mark.parametrize("kept", ["global", "ring", "thread", "with"])
@@ -275,6 +274,26 @@ elif sys.argv[2] == "with":
 """
     done = python(script, path, kept)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_call_from_an_event_loop_after_close(path: Path) -> None:
+    predictor = Predictor(path)
+    predictor.close()
+    with pytest.raises(EngineClosed):
+        asyncio.run(predictor.apredict(IMAGE))
+    assert predictor._pools == {}  # nobody would end its threads
+
+
+def test_a_call_from_an_event_loop_that_meets_close(path: Path) -> None:
+    class Slow(ThreadPoolExecutor):
+        def submit(self, *arguments, **options):  # type: ignore[no-untyped-def]
+            predictor.close()
+            return super().submit(*arguments, **options)
+
+    predictor = Predictor(path)
+    predictor._pools[os.getpid()] = Slow(1)
+    with pytest.raises(EngineClosed):
+        asyncio.run(predictor.apredict(IMAGE))
 
 
 # --- forks -----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -12,10 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import toys
+from predictor.test_hostile_branch import CASES, hostile
 
 from graftsdk import Predictor
-from graftsdk.errors import EngineClosed, InputError, PlanError
-from graftsdk.plan.edit import add_branches, remove_label
+from graftsdk.engines.golden import check_golden
+from graftsdk.errors import EngineClosed, GraftError, InputError, PlanError
+from graftsdk.loaded import Loaded
+from graftsdk.plan.edit import add_branches, create_plan, remove_label
+from graftsdk.prediction import decisions
+from graftsdk.preprocess import golden_crops
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
 BOXES = [[3, 4, 50, 49], [0, 0, 50, 60]]
@@ -53,7 +60,10 @@ def test_another_path_is_the_one_from_then_on(predictor: Predictor, tmp_path: Pa
     assert predictor.reload(tmp_path / "other.plan").largest > 0
     assert predictor.labels == ("gender",)
     assert predictor.reload().largest == 0.0
-    with Predictor((tmp_path / "other.plan").read_bytes()) as of_bytes, pytest.raises(InputError, match="source"):
+    with (
+        Predictor((tmp_path / "other.plan").read_bytes()) as of_bytes,
+        pytest.raises(InputError, match="found None; pass"),
+    ):
         of_bytes.reload()
 
 
@@ -98,6 +108,71 @@ def test_scores_that_are_no_numbers_are_refused(predictor: Predictor, path: Path
     with pytest.raises(Exception, match="finite"):
         predictor.reload()
     assert len(predictor.predict(IMAGE)) == 1
+
+
+@pytest.mark.parametrize("layout", ["merged", "split"])
+@pytest.mark.parametrize("name", ["logits", "one row for all"])
+def test_a_label_that_never_worked_can_be_taken_back_or_replaced(tmp_path: Path, name: str, layout: Any) -> None:
+    path = tmp_path / "engine.plan"
+    create_plan(path, toys.trunk(), [toys.branch("child", 1), hostile(CASES[name][0])])
+    healed = tmp_path / "healed.plan"
+    create_plan(healed, toys.trunk(), [toys.branch("child", 1), toys.branch("bad", 1)])
+    with Predictor(path, layout=layout) as predictor:
+        with pytest.raises(GraftError):
+            predictor.predict(IMAGE, boxes=BOXES)
+        child = predictor.predict(IMAGE, labels=["child"])[0]["child"]
+        found = predictor.reload(healed)
+        told = {change.label: (change.largest, change.flips) for change in found.changes}
+        assert told["bad"] == (math.inf, found.flips["bad"]) and found.flips["bad"] > 0
+        assert told["child"] == (0.0, 0)
+        person = predictor.predict(IMAGE)[0]
+        assert person["child"].scores == child.scores and person["bad"].score >= 0
+    with Predictor(path, layout=layout) as predictor:
+        remove_label(path, "bad")
+        found = predictor.reload()
+        assert (found.removed, predictor.labels) == (("bad",), ("child",))
+        create_plan(path, toys.trunk(), [toys.branch("child", 1), hostile(CASES[name][0])])
+        with pytest.raises(CASES[name][1]):  # of the new plan all labels have to work
+            predictor.reload()
+        assert predictor.labels == ("child",)
+
+
+def test_answers_unlike_those_stored_in_the_new_plan_are_told(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = predictor.plan.manifest
+    sound = check_golden(predictor.run, manifest, golden_crops(manifest.crop), decisions)
+    with caplog.at_level(logging.INFO, "graftsdk"):
+        assert predictor.reload().golden == sound
+    assert "golden crops: scores differ" in caplog.text
+    run, old = Loaded.run, predictor._loaded
+
+    def turned(self: Loaded, *arguments: Any) -> dict[str, np.ndarray]:
+        found = run(self, *arguments)
+        return found if self is old else {label: scores[:, ::-1].copy() for label, scores in found.items()}
+
+    monkeypatch.setattr(Loaded, "run", turned)  # probabilities still, of other classes
+    found = predictor.reload()
+    assert found.golden == check_golden(predictor.run, manifest, golden_crops(manifest.crop), decisions) != sound
+    assert [change.label for change in found.golden] == ["child", "gender", "backpack"] and found.largest > 0
+
+
+def test_a_plan_that_comes_while_the_predictor_closes_serves_nobody(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retire, tried = Loaded.retire, []
+
+    def then_closed(self: Loaded) -> None:
+        retire(self)
+        if not tried:  # the old one, just replaced: `close` saw it as well, and has returned
+            tried.append(self)
+            predictor._closed = True
+            with pytest.raises(EngineClosed):
+                predictor.predict(IMAGE)
+
+    monkeypatch.setattr(Loaded, "retire", then_closed)
+    predictor.reload()
+    assert predictor._loaded not in tried and predictor._loaded._retired
 
 
 def test_a_call_in_flight_ends_on_its_plan_which_closes_then(predictor: Predictor, path: Path) -> None:

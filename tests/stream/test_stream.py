@@ -198,16 +198,26 @@ def test_ctrl_c_while_a_camera_is_opened():
         assert "KeyboardInterrupt" in err and process.returncode != 0
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, TimeoutError])
 @pytest.mark.parametrize("wait", ["get", "wait_open"])
-def test_an_interrupt_between_a_wait_and_its_lock_is_an_interrupt(wait, monkeypatch):
+def test_a_signal_between_a_wait_and_its_lock_raises_its_own(wait, error, monkeypatch):
     handover = Handover(newest=True)
 
     def interrupted(_):
         handover._changed.release()  # as Condition.wait does first
-        raise KeyboardInterrupt
+        raise error
 
     monkeypatch.setattr(handover._changed, "wait", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         getattr(handover, wait)()
     handover.stop()  # the lock is free
     assert handover.stopped
+
+
+def test_an_error_of_the_reader_stays_as_it_is():
+    handover, ended = Handover(newest=True), RuntimeError("expected better")
+    ended.__context__ = KeyboardInterrupt()
+    handover.finish(ended)
+    with pytest.raises(RuntimeError) as caught:
+        handover.get()
+    assert caught.value is ended
