@@ -109,18 +109,21 @@ class Harvest:
 
     def close(self) -> None:
         """Write what waits, and end. May be called again."""
-        if not self._closing:
-            self._closing = True
-            self._waiting.put(None)
+        self._closing = True
+        with suppress(queue.Full):  # then it is not asleep
+            self._waiting.put_nowait(None)
         self._thread.join()
 
     # -------------------------------------------------------------------------------------------------- in its thread
     def _run(self) -> None:
         swept = float("-inf")
-        while True:
+        while not (self._closing and self._waiting.empty()):
             if time.monotonic() - swept >= _SWEEP:
-                self._sweep()
                 swept = time.monotonic()
+                try:
+                    self._sweep()
+                except OSError as error:
+                    _log.error("old pictures of the harvest could not be looked for: %s", reason(error))
             try:
                 offered = self._waiting.get(timeout=_SWEEP)
             except queue.Empty:

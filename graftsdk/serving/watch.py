@@ -90,7 +90,8 @@ class PlanWatcher:
     def _refuse(self, error: Exception) -> None:
         """Say once why; the old plan goes on."""
         text = one_line(str(error) if isinstance(error, (GraftError, OSError)) else type(error).__name__)[:500]
-        if isinstance(error, (EngineOutOfMemory, MemoryError, OSError)):
+        passing = (EngineOutOfMemory, MemoryError, OSError)  # an error of ours has the system's as its cause
+        if isinstance(error, passing) or isinstance(error.__cause__, passing):
             self._again = time.monotonic() + _AGAIN
         if text != self.refused:
             _log.error("the plan was replaced by one that does not serve; the old one goes on: %s", text)

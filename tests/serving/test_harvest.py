@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -166,6 +167,42 @@ def test_a_full_disk_ends_it_with_one_line_and_no_half_file(
         found.offer(seen(attribute("child", 0.5)))
     assert found.stopped and len(caplog.records) == 1 and "No space left" in caplog.text
     assert not [path for path in (tmp_path / "harvest").rglob("*") if path.is_file()]
+
+
+def test_a_sweep_that_fails_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    swept = threading.Event()
+
+    def failing(_: Harvest) -> None:
+        swept.set()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Harvest, "_sweep", failing)
+    with caplog.at_level(logging.ERROR, "graftsdk.serving"):
+        assert len(offered(tmp_path / "harvest", seen(attribute("child", 0.5)))) == 1
+    assert swept.is_set() and "Too many open files" in caplog.text
+
+
+def test_it_closes_while_one_picture_is_written_and_one_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+    keep = Harvest._keep_one
+
+    def slow(harvest: Harvest, *offered: Any) -> None:
+        reached.set()
+        go_on.wait(20)
+        keep(harvest, *offered)
+
+    monkeypatch.setattr(Harvest, "_keep_one", slow)
+    found = Harvest(tmp_path / "harvest")
+    found.offer(seen(attribute("child", 0.5)))
+    assert reached.wait(20)
+    found.offer(seen(attribute("child", 0.5)))
+    closing = threading.Thread(target=found.close)
+    closing.start()
+    go_on.set()
+    closing.join(20)
+    assert not closing.is_alive()
 
 
 def test_a_crop_that_nobody_could_read_again_is_left_out(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import toys
 
-from graftsdk.errors import EngineOutOfMemory
+from graftsdk.errors import EngineOutOfMemory, PlanPathError
 from graftsdk.plan.edit import remove_label, revert_label
 from graftsdk.predictor import Predictor
 from graftsdk.serving import watch
@@ -104,9 +104,22 @@ def test_garbage_is_one_line_in_the_log(watched: Watched, plan: Path, caplog: py
     assert watched.watcher.refused is not None and "\n" not in watched.watcher.refused
 
 
+def _opened(error: OSError) -> PlanPathError:
+    """As opening a plan tells what the system said."""
+    try:
+        raise PlanPathError("expected a plan") from error
+    except PlanPathError as found:
+        return found
+
+
 @pytest.mark.parametrize(
     ("error", "again"),
-    [(EngineOutOfMemory("expected memory"), True), (OSError(24, "Too many open files"), True), (KeyError("x"), False)],
+    [
+        (EngineOutOfMemory("expected memory"), True),
+        (OSError(24, "Too many open files"), True),
+        (_opened(OSError(24, "Too many open files")), True),
+        (KeyError("x"), False),
+    ],
 )
 def test_what_was_not_the_file_s_fault_is_tried_again(
     watched: Watched, plan: Path, error: Exception, again: bool, monkeypatch: pytest.MonkeyPatch

@@ -54,7 +54,7 @@ export class Stage {
       this.#frame(photo.naturalWidth, photo.naturalHeight);
       photo.hidden = false;
     } catch {
-      photo.hidden = true; // the service may read it all the same (a TIFF): then outlines stand on plain ground
+      photo.hidden = true; // the service may read it all the same: then outlines stand on plain ground
       this.#at("frame").hidden = true;
     }
     this.#at("invite").hidden = true;
