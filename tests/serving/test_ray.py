@@ -130,6 +130,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ray = pytest.importorskip("ray", reason="needs Ray; pip install 'graftsdk[ray]'")
     serve = pytest.importorskip("ray.serve", reason="needs Ray Serve; pip install 'graftsdk[ray]'")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)  # Ray's processes look there for modules first, and would import the tree
     plan = tmp_path / "engine.plan"
     toys.write(plan, ["child", "gender"])
     try:
