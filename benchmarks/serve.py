@@ -172,7 +172,8 @@ def overload(args: argparse.Namespace, address: str, pid: int) -> None:
     refused = sorted(told["refused_ms"]) or [0.0]
     quarter = max(1, len(rss) // 4)
     print(
-        f"capacity {capacity:.1f} images/s ({rates[0]:.1f} to {rates[-1]:.1f}), offered {told['sent'] / told['seconds']:.1f} for {args.overload:g} s: "
+        f"capacity {capacity:.1f} images/s ({rates[0]:.1f} to {rates[-1]:.1f}), "
+        f"offered {told['sent'] / told['seconds']:.1f} for {args.overload:g} s: "
         f"answered {goodput:.1f} ({goodput / capacity:.3f} of capacity), {len(told['refused_ms'])} refused, "
         f"{told['failed']} failed"
     )
