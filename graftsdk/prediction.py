@@ -147,9 +147,18 @@ class Person:
             "attributes": {label: attribute.to_dict() for label, attribute in self.attributes.items()},
         }
         if masks:
-            mask = self.mask
-            found["mask"] = None if mask is None else _run_lengths(mask)
+            found["mask"] = self._run_lengths()
         return found
+
+    def _run_lengths(self) -> dict[str, Any] | None:
+        from graftsdk.preprocess.boxmasks import LazyMask, inside  # with it come OpenCV and Pillow
+
+        lazy = self._mask
+        if isinstance(lazy, LazyMask):  # a frame for each person would be most of the work
+            y0, y1, x0, x1 = lazy.masks._pixels(lazy.index, *lazy.size)
+            return _run_lengths(inside(lazy.masks, lazy.index, y0, y1, x0, x1), y0, x0, lazy.size)
+        mask = self.mask
+        return None if mask is None else _run_lengths(mask, 0, 0, mask.shape)
 
     def __repr__(self) -> str:
         told = [(found, attribute) for attribute in self if (found := attribute.finding()) is not None]
@@ -369,9 +378,18 @@ class Prediction:
         return "; ".join((text, *told))
 
 
-def _run_lengths(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """COCO's uncompressed RLE: lengths of runs down the columns, of zeros and ones in turn, zeros first."""
-    flat = np.concatenate(([False], mask.ravel(order="F")))  # a leading zero: a first run of zeros may be empty
-    turns = np.flatnonzero(flat[1:] != flat[:-1])
-    counts = np.diff(np.concatenate(([0], turns, [mask.size])))
-    return {"size": [int(side) for side in mask.shape], "counts": [int(count) for count in counts]}
+def _run_lengths(window: npt.NDArray[np.bool_], y0: int, x0: int, frame: tuple[int, ...]) -> dict[str, Any]:
+    """COCO's uncompressed RLE: lengths of runs down the columns, of zeros and ones in turn, zeros first.
+
+    Args:
+        window: the mask from row y0 and column x0 on; it covers nothing else of the frame. frame: (height, width).
+    """
+    rows, columns = window.shape
+    height, width = frame
+    step = rows + (rows < height)  # a zero below each column parts it from the next one, unless the columns are whole
+    flat = np.zeros(columns * step + 2, np.bool_)  # zeros at both ends: the first run may be empty
+    flat[1:-1].reshape(columns, step)[:, :rows] = window.T
+    across, down = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), step)
+    turns = (x0 + across) * height + y0 + down
+    counts = np.diff(np.concatenate(([0], turns[turns < height * width], [height * width])))
+    return {"size": [int(side) for side in frame], "counts": counts.tolist()}

@@ -8,6 +8,7 @@ import json
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from functools import partial
 
 import numpy as np
@@ -100,6 +101,29 @@ def test_run_lengths_against_a_slow_decoder(shape, share):
         assert sum(told["counts"]) == mask.size
         assert all(count > 0 for count in told["counts"][1:])  # the first run, of zeros, may be empty
         np.testing.assert_array_equal(decoded(told), mask)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
+def test_run_lengths_of_a_mask_that_covers_a_part_are_those_of_the_frame(share):
+    rng = np.random.default_rng(7)
+    extents = [(0, 0, 9, 7), (2, 0, 5, 7), (0, 2, 9, 5), (2, 3, 6, 7), (5, 2, 9, 7), (-3, -2, 4, 30), (20, 20, 30, 30)]
+    arrays = [rng.random((4, 5)) < share for _ in extents]
+    masks = BoxMasks(arrays, np.array(extents, np.float32))
+    for index in range(len(extents)):
+        lazy = LazyMask(masks, index, (7, 9))
+        assert person(mask=lazy).to_dict(masks=True) == person(mask=lazy()).to_dict(masks=True)
+
+
+def test_run_lengths_take_the_memory_of_the_person_not_of_the_frame():
+    lazy = LazyMask(
+        BoxMasks([np.ones((9, 9), bool)], np.array([[3000, 2000, 3060, 2100]], np.float32)), 0, (5000, 5000)
+    )
+    tracemalloc.start()
+    told = person(mask=lazy).to_dict(masks=True)["mask"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert told["counts"][:3] == [3000 * 5000 + 2000, 100, 4900] and sum(told["counts"]) == 5000 * 5000
+    assert peak < 2 * 2**20
 
 
 def test_person_reads_like_a_mapping():
