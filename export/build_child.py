@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from graftsdk.engines.layout import built_groups, segmenter_graph
-from graftsdk.engines.onnxruntime import give_back_memory
+from graftsdk.engines.memory import give_back_memory
 from graftsdk.engines.record import port_dict, read_engine_file, read_record
 from graftsdk.engines.refittable import Refittable
 from graftsdk.engines.tensorrt import Library, find_library
