@@ -27,7 +27,16 @@ from graftsdk.arguments import whole_number
 from graftsdk.engines import exits  # noqa: F401
 from graftsdk.errors import EngineClosed, EngineError, InputError, Overloaded
 from graftsdk.preprocess.decode import check_decoding
-from graftsdk.shared_batch import BatchRecord, CropsRequest, ImageRequest, Request, SharedBatch, too_late
+from graftsdk.shared_batch import (
+    BatchRecord,
+    CropScores,
+    CropsRequest,
+    CutCrops,
+    ImageRequest,
+    Request,
+    SharedBatch,
+    too_late,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,15 +157,25 @@ class Batcher:
         return future
 
     def submit_crops(
-        self, crops: npt.NDArray[np.float32], labels: Sequence[str] | None = None, timeout: float | None = None
-    ) -> Future[dict[str, npt.NDArray[np.float32]]]:
+        self,
+        crops: npt.NDArray[np.float32] | CutCrops,
+        labels: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> Future[CropScores]:
         """As `Predictor.run`, in batches with everybody's: crops float32[N, 3, H, W] -> label -> float32[N, C].
 
+        The answer says in its `plan` which one gave it: another may serve by then.
+
+        Args:
+            crops: they, or a function that makes them when their turn comes, in another thread. It is given the
+                CropSpec of the plan that answers, and a function that says whether anybody still waits.
+            labels, timeout: as for `submit`.
+
         Raises:
-            DTypeError, ShapeError: other crops. Else as `submit`.
+            DTypeError, ShapeError: other crops; those that a function made are the future's error. Else as `submit`.
         """
-        future: Future[dict[str, npt.NDArray[np.float32]]] = self._submit(
-            lambda loaded: CropsRequest(loaded, loaded.wanted(labels), _seconds(timeout), loaded.check_crops(crops))
+        future: Future[CropScores] = self._submit(
+            lambda loaded: CropsRequest(loaded, loaded.wanted(labels), _seconds(timeout), crops)
         )
         return future
 
@@ -174,13 +193,18 @@ class Batcher:
 
     async def apredict(self, image: Any, **options: Any) -> Prediction:
         """As `submit`, awaited: not beyond `timeout`. Cancelling the task drops the work."""
-        return await _awaited(self.submit(image, **options), options.get("timeout"))
+        found: Prediction = await _awaited(self.submit(image, **options), options.get("timeout"))
+        return found
 
     async def arun(
-        self, crops: npt.NDArray[np.float32], labels: Sequence[str] | None = None, timeout: float | None = None
-    ) -> dict[str, npt.NDArray[np.float32]]:
+        self,
+        crops: npt.NDArray[np.float32] | CutCrops,
+        labels: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> CropScores:
         """As `submit_crops`, awaited: not beyond `timeout`. Cancelling the task drops the work."""
-        return await _awaited(self.submit_crops(crops, labels, timeout), timeout)
+        found: CropScores = await _awaited(self.submit_crops(crops, labels, timeout), timeout)
+        return found
 
     def close(self, timeout: float | None = None) -> None:
         """Take nothing more, finish what was taken, end the threads. May be called again.

@@ -18,10 +18,34 @@ import numpy.typing as npt
 from graftsdk.errors import GraftError, InputError, Overloaded
 from graftsdk.incoming import decode_or_take
 from graftsdk.loaded import Loaded
+from graftsdk.plan import CropSpec, Plan
 from graftsdk.preprocess.ahead import Decoded
 from graftsdk.scene import CropBatch, GivenCrops, Scene, Scored
 
-__all__ = ["BatchRecord", "CropsRequest", "ImageRequest", "Request", "SharedBatch", "too_late"]
+__all__ = [
+    "BatchRecord",
+    "CropScores",
+    "CropsRequest",
+    "CutCrops",
+    "ImageRequest",
+    "Request",
+    "SharedBatch",
+    "too_late",
+]
+
+CutCrops = Callable[[CropSpec, Callable[[], bool]], npt.NDArray[np.float32]]
+
+
+class CropScores(dict[str, npt.NDArray[np.float32]]):
+    """Label -> float32[N, C].
+
+    Attributes:
+        plan: the one that answered; it may be closed since, what it says of its labels stays.
+    """
+
+    def __init__(self, plan: Plan, scores: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        super().__init__(scores)
+        self.plan = plan
 
 
 @dataclass(frozen=True)
@@ -139,28 +163,40 @@ class ImageRequest(Request):
 
 
 class CropsRequest(Request):
-    """Crops, float32[N, 3, H, W]."""
+    """Crops, float32[N, 3, H, W], or what makes them."""
 
     def __init__(
-        self, loaded: Loaded, labels: tuple[str, ...], timeout: float | None, crops: npt.NDArray[np.float32]
+        self,
+        loaded: Loaded,
+        labels: tuple[str, ...],
+        timeout: float | None,
+        crops: npt.NDArray[np.float32] | CutCrops,
     ) -> None:
         super().__init__(loaded, labels, timeout)
-        self.prepared = True
-        self._crops = crops
+        self._source = crops
+        self._crops: npt.NDArray[np.float32] | None = None
+        if not callable(crops):
+            self._crops = loaded.check_crops(crops)
+            self.prepared = True
 
     def prepare(self) -> None:
-        """Nothing to do."""
+        if callable(self._source):
+            self._crops = self.loaded.check_crops(self._source(self.loaded.plan.manifest.crop, self.alive))
+            self.nbytes = self._crops.nbytes
 
     def find(self) -> Scored:
+        assert self._crops is not None  # it was prepared
         return GivenCrops(self._crops)
 
     def result(self, scored: Any) -> Any:
         if not scored.count:
-            return {
+            found = {
                 label: np.empty((0, len(self.loaded.documents[label].classes)), np.float32) for label in self.labels
             }
-        found = scored.joined()
-        return {label: found[label].copy() for label in self.labels}  # no part of others' arrays
+        else:
+            joined = scored.joined()
+            found = {label: joined[label].copy() for label in self.labels}  # no part of others' arrays
+        return CropScores(self.loaded.plan, found)
 
 
 class SharedBatch:
@@ -279,7 +315,7 @@ class SharedBatch:
         return scores
 
 
-def _alive(method: weakref.WeakMethod[Callable[[npt.NDArray[np.float32]], Any]]) -> Callable[..., Any]:
+def _alive(method: weakref.WeakMethod[Any]) -> Any:
     found = method()
     assert found is not None  # the batch that it belongs to is what calls
     return found

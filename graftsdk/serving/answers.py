@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,44 +11,57 @@ import numpy.typing as npt
 
 from graftsdk.attribute import Attribute
 from graftsdk.errors import InputError
-from graftsdk.plan import BranchDocument, Plan
+from graftsdk.plan import BranchDocument, CropSpec, Plan
 from graftsdk.preprocess import decode_image, mask_crop
-from graftsdk.serving.problems import Problem
 
-__all__ = ["Crops", "Scores", "attributes_of", "cut_out", "document_of", "json_bytes", "label_of"]
+__all__ = ["Crops", "Scores", "attributes_of", "cut_out", "documents_of", "json_bytes", "label_of"]
 
 Crops = npt.NDArray[np.float32]
 Scores = dict[str, npt.NDArray[np.float32]]
 
 
-def cut_out(data: bytes, plan: Plan) -> Crops | InputError:
-    """float32[1, 3, H, W] of a picture that is one person's box, or why there is none."""
-    try:
-        image = decode_image(data)
-        height, width = image.shape[:2]
-        return mask_crop(image, np.array([[0, 0, width, height]], np.float32), None, plan.manifest.crop, threads=1)
-    except InputError as error:
-        return error
+def cut_out(
+    pictures: Sequence[bytes], refused: dict[int, InputError], spec: CropSpec, wanted: Callable[[], bool]
+) -> Crops:
+    """float32[N, 3, H, W] of the pictures that can be used, each one person's box.
+
+    One after another: the pixels of one are in memory, not those of all.
+
+    Args:
+        refused: gets the place of each of the others, and why it is none.
+        wanted: asked before each of them; where nobody waits any more, the rest is left out.
+    """
+    crops = np.empty((len(pictures), 3, *spec.size), np.float32)
+    used = 0
+    for place, data in enumerate(pictures):
+        if not wanted():
+            break
+        try:
+            image = decode_image(data)
+            box = np.array([[0, 0, image.shape[1], image.shape[0]]], np.float32)
+            mask_crop(image, box, None, spec, threads=1, out=crops[used : used + 1])
+        except InputError as error:
+            refused[place] = error.with_traceback(None)  # which would hold the image
+        else:
+            used += 1
+    return crops[:used]
 
 
 def attributes_of(
     documents: Mapping[str, BranchDocument], scores: Scores, thresholds: Mapping[str, Mapping[str, float]], count: int
-) -> list[dict[str, Any]]:
-    """Of each of `count` crops: label -> attribute, as JSON types."""
-    rows: list[dict[str, Any]] = [{} for _ in range(count)]
+) -> list[dict[str, Attribute]]:
+    """Of each of `count` crops: label -> attribute."""
+    rows: list[dict[str, Attribute]] = [{} for _ in range(count)]
     for label, document in documents.items():
-        for row, values in zip(rows, scores.get(label, ()), strict=True):
+        for row, values in zip(rows, scores[label], strict=True):
             found = dict(zip(document.classes, map(float, values), strict=True))
-            row[label] = Attribute(label, document.classes, found, thresholds[label]).to_dict()
+            row[label] = Attribute(label, document.classes, found, thresholds[label])
     return rows
 
 
-def document_of(plan: Plan, label: str) -> BranchDocument:
-    """A label's document. Raises Problem where the plan has none: a reload took it away meanwhile."""
-    found = plan.manifest.find(label)
-    if found is None:
-        raise Problem(422, "unknown_label", "labels: expected some of those of GET /v1/plan, each once, found others")
-    return found[1].document
+def documents_of(plan: Plan, labels: Iterable[str]) -> dict[str, BranchDocument]:
+    """Label -> its document, of those that the plan has: a reload may have taken others away."""
+    return {label: found[1].document for label in labels if (found := plan.manifest.find(label)) is not None}
 
 
 def label_of(document: BranchDocument) -> dict[str, Any]:

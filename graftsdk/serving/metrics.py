@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -99,10 +99,14 @@ class Metrics:
         for stage in _STAGES:
             if stage in prediction.timings:
                 self._stages.labels(stage).observe(prediction.timings[stage] / 1e3)
-        self._persons.inc(len(prediction))
+        self.persons(person.attributes for person in prediction)
+
+    def persons(self, judged: Iterable[Mapping[str, Attribute]]) -> None:
+        """Persons were judged: of each, label -> attribute."""
         with self._lock:
-            for person in prediction:
-                for label, attribute in person.attributes.items():
+            for attributes in judged:
+                self._persons.inc()
+                for label, attribute in attributes.items():
                     if self._classes.get(label) != attribute.classes:  # decided by a plan that has been replaced since
                         continue
                     self._judged.labels(label).inc()
@@ -118,7 +122,7 @@ class Metrics:
                 self._disagreed.labels(label).inc(0 if agreed else 1)
 
     def shadow_left_out(self, reason: str) -> None:
-        """An image was not compared by the shadow: "busy" or "failed"."""
+        """An image was not compared by the shadow: "busy", "failed", or "profile"."""
         self._left_out.labels(reason).inc()
 
     def reloaded(self, done: Reload | None) -> None:

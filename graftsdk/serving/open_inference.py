@@ -137,18 +137,19 @@ async def _answer(service: Service, request: Request, name: str) -> Response:
     size = service.predictor.plan.manifest.crop.size
     # In a thread: a megabyte of JSON takes tens of milliseconds, in which nobody else would be served.
     asked = await asyncio.to_thread(read_request, body, request.headers.get(HEAD_LENGTH), size)
-    labels = [label for label, _ in asked.outputs] if asked.outputs else list(service.predictor.labels)
-    if len(set(labels)) != len(labels) or any(label not in service.predictor.labels for label in labels):
+    raw = dict(asked.outputs or ())
+    known = service.predictor.labels
+    if len(raw) != len(asked.outputs or ()) or any(label not in known for label in raw):
         raise Problem(400, "unknown_output", "outputs: expected labels that the model's metadata has, each once")
-    scores, digest = await service.infer(asked.crops, labels)
-    raw = dict(asked.outputs) if asked.outputs else dict.fromkeys(labels, asked.binary)
+    scores = await service.infer(asked.crops, list(raw) or None)
     head = {
         "model_name": name,
         "model_version": VERSION,
         "id": asked.id or request.state.request_id,
-        "parameters": {"plan": digest},
+        "parameters": {"plan": scores.plan.digest},
     }
-    text, length = write_answer(head, [(label, scores[label], raw[label]) for label in labels])
+    told = [(label, values, raw.get(label, asked.binary)) for label, values in scores.items()]
+    text, length = write_answer(head, told)
     if length is None:
         return Response(text, media_type="application/json")
     return Response(text, media_type="application/octet-stream", headers={HEAD_LENGTH: str(length)})

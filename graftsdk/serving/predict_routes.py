@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -18,6 +19,7 @@ __all__ = ["IMAGE_TYPES", "LABELS", "PROFILE", "check_query", "image_body", "pic
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "application/octet-stream")
 FORM = "multipart/form-data"
+_BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{1,70}")  # as RFC 2046 has it
 _MAX_FIELD = 1024  # bytes of a field that is no file; there is none that we read
 
 LABELS = Query(max_length=4096, description="labels to answer, in this order, with commas between; default: all")
@@ -137,9 +139,12 @@ async def _parts(request: Request, most: int) -> list[tuple[str, bytes]]:
     body = await request.body()
     _, options = parse_options_header(request.headers["content-type"])
     boundary = options.get(b"boundary", b"")
-    if not boundary or b"--" + boundary + b"--" not in body:  # the parser takes what is cut off for whole
+    # The parser takes what is cut off for whole.
+    if _BOUNDARY.fullmatch(boundary) is None or b"--" + boundary + b"--" not in body:
         raise Problem(400, "malformed_form", "expected a form with a boundary, closed by it, found none or a part")
-    parser = _Parser(request.headers, request.stream(), max_files=most + 1, max_fields=0, max_part_size=_MAX_FIELD)
+    # Nothing but the boundary: of every name of a charset that is none, Python remembers that it is none.
+    headers = Headers(raw=[(b"content-type", FORM.encode() + b'; boundary="' + boundary + b'"')])
+    parser = _Parser(headers, request.stream(), max_files=most + 1, max_fields=0, max_part_size=_MAX_FIELD)
     files: list[UploadFile] = []
     try:
         form = await parser.parse()

@@ -5,27 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from graftsdk.attribute import decisions
 from graftsdk.engines import default_threads
 from graftsdk.engines.golden import check_golden, log_golden
 from graftsdk.errors import InputError, NonFiniteOutput
+from graftsdk.plan import Plan
 from graftsdk.prediction import Prediction
 from graftsdk.predictor import Predictor
 from graftsdk.preprocess import golden_crops
 from graftsdk.scores import Thresholds, resolve_thresholds
-from graftsdk.serving.answers import Crops, Scores, attributes_of, cut_out, document_of, json_bytes, label_of
+from graftsdk.serving.answers import Crops, attributes_of, cut_out, documents_of, json_bytes, label_of
 from graftsdk.serving.logs import note, noted
 from graftsdk.serving.problems import ClientGone, Problem, problem_of
 from graftsdk.serving.settings import ServeSettings
 from graftsdk.serving.tracing import Tracing
+from graftsdk.shared_batch import CropScores, too_late
 
 if TYPE_CHECKING:
     from graftsdk.serving.harvest import Harvest
@@ -117,13 +119,14 @@ class Service:
         Raises:
             Problem: an unknown label or profile. GraftError: as `Predictor.predict`, and Overloaded.
         """
+        until = time.monotonic() + self.settings.seconds
         self._check_labels(labels)
-        thresholds = self._thresholds(profile)
+        thresholds = self._thresholds(profile, self.predictor.plan, self.predictor.labels)
         prediction = await self.batcher.apredict(
             data, labels=labels, thresholds=thresholds, timeout=self.settings.seconds
         )
         note(persons=len(prediction), plan=prediction.plan, timings=prediction.timings)
-        return await self._work(partial(self._told, prediction, profile, masks, request_id))
+        return await self._work(partial(self._told, prediction, profile, masks, request_id), until)
 
     async def crops(
         self, pictures: Sequence[tuple[str, bytes]], labels: Sequence[str] | None, profile: str | None, request_id: str
@@ -133,47 +136,27 @@ class Service:
         Raises:
             Problem: an unknown label or profile. GraftError: the engine's errors, and Overloaded.
         """
+        until = time.monotonic() + self.settings.seconds
         self._check_labels(labels)
-        while True:
-            plan = self.predictor.plan  # what it says of a label has to be what its scores were made with
-            thresholds = self._thresholds(profile)
-            wanted = tuple(labels) if labels is not None else self.predictor.labels
-            cut = [
-                await self._work(partial(cut_out, data, plan)) for _, data in pictures
-            ]  # one after another: a request has one picture's pixels in memory, not all
-            sound = [crop for crop in cut if not isinstance(crop, InputError)]
-            scores = await self._scores(np.concatenate(sound), wanted) if sound else {}
-            if self.predictor.plan is plan:
-                break
-        documents = {label: document_of(plan, label) for label in wanted}
-        rows = iter(attributes_of(documents, scores, resolve_thresholds(documents, thresholds), len(sound)))
-        told = []
-        for (name, _), crop in zip(pictures, cut, strict=True):
-            if isinstance(crop, InputError):
-                told.append({"name": name, "error": problem_of(crop).document(request_id)})
-            else:
-                told.append({"name": name, "attributes": next(rows)})
-        return json_bytes({"id": request_id, "plan": plan.digest, "profile": profile, "crops": told})
+        self._thresholds(profile, self.predictor.plan, self.predictor.labels)  # before anything is computed
+        refused: dict[int, InputError] = {}
+        cut = partial(cut_out, [data for _, data in pictures], refused)
+        scores = await self.batcher.arun(cut, labels, timeout=self.settings.seconds)
+        note(persons=len(pictures) - len(refused), plan=scores.plan.digest)
+        names = [name for name, _ in pictures]
+        return await self._work(lambda _: self._told_crops(names, refused, scores, profile, request_id), until)
 
-    async def infer(self, crops: Crops, labels: Sequence[str]) -> tuple[Scores, str]:
-        """Label -> float32[N, C], and the digest of the plan that answered.
+    async def infer(self, crops: Crops, labels: Sequence[str] | None) -> CropScores:
+        """Label -> float32[N, C], of all labels where none are named.
 
         Raises:
             Problem: crops that no network takes. GraftError: the engine's errors, and Overloaded.
         """
-        while True:
-            plan = self.predictor.plan
-            try:
-                found = await self._scores(crops, tuple(labels))
-            except NonFiniteOutput as error:  # of numbers that the client chose
-                detail = "crops: expected values as mask_crop makes them, found such that a score is no number"
-                raise Problem(422, "crops", detail) from error
-            if self.predictor.plan is plan:
-                return found, plan.digest
-
-    async def _scores(self, crops: Crops, labels: tuple[str, ...]) -> Scores:
-        found: Scores = await self.batcher.arun(crops, labels, timeout=self.settings.seconds)
-        return found
+        try:
+            return await self.batcher.arun(crops, labels, timeout=self.settings.seconds)
+        except NonFiniteOutput as error:  # of numbers that the client chose
+            detail = "crops: expected values as mask_crop makes them, found such that a score is no number"
+            raise Problem(422, "crops", detail) from error
 
     # -----------------------------------------------------------------------------------------------------------------
     def description(self) -> dict[str, Any]:
@@ -184,7 +167,7 @@ class Service:
         return {
             "digest": plan.digest,
             "version": _version(),
-            "labels": [label_of(document_of(plan, label)) for label in self.predictor.labels],
+            "labels": [label_of(document) for document in documents_of(plan, self.predictor.labels).values()],
             "crop": manifest.crop.to_dict(),
             "segmenter": None if segmenter is None else segmenter.to_dict(),
             "profiles": list(self.profiles.names) if self.profiles is not None else [],
@@ -238,30 +221,78 @@ class Service:
                 422, "unknown_label", "labels: expected some of those of GET /v1/plan, each once, found others"
             )
 
-    def _thresholds(self, profile: str | None) -> Thresholds | None:
+    def _thresholds(self, profile: str | None, plan: Plan, labels: Iterable[str]) -> Thresholds | None:
+        """A profile's, as far as they are of these labels of a plan: it may be another than the file was read for."""
+        profiles = self.profiles
         if profile is None:
             return None
-        if self.profiles is None or profile not in self.profiles.names:
+        if profiles is None or profile not in profiles.names:
             raise Problem(422, "unknown_profile", "profile: expected one of those of GET /v1/plan, found another")
-        found: Mapping[str, Any] = self.profiles.thresholds(profile)
-        return {label: value for label, value in found.items() if label in self.predictor.labels}
+        return profiles.fitting(documents_of(plan, labels)).thresholds(profile)
 
-    def _told(self, prediction: Prediction, profile: str | None, masks: bool, request_id: str) -> bytes:
+    def _told(
+        self,
+        prediction: Prediction,
+        profile: str | None,
+        masks: bool,
+        request_id: str,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> bytes:
         limit = self.settings.max_persons
         if len(prediction) > limit:
             prediction = replace(prediction, persons=prediction.persons[:limit], truncated=True)
-        found = {"id": request_id, "profile": profile, **prediction.to_dict(masks=masks)}
+        found = {"id": request_id, "profile": profile, **replace(prediction, persons=()).to_dict()}
         del found["source"]
+        for person in prediction:
+            if not wanted():  # the masks of a crowd in a large image take their time
+                return b""
+            found["persons"].append(person.to_dict(masks))
         if self.metrics is not None:
             self.metrics.prediction(prediction)
-        if self.shadow is not None and profile is None:  # a profile's thresholds are not the plan's
-            self.shadow.offer(prediction)
+        if self.shadow is not None:
+            self.shadow.offer(prediction, profile)
         if self.harvest is not None:
             self.harvest.offer(prediction)
         return json_bytes(found)
 
-    async def _work(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._workers, call)
+    def _told_crops(
+        self,
+        names: Sequence[str],
+        refused: Mapping[int, InputError],
+        scores: CropScores,
+        profile: str | None,
+        request_id: str,
+    ) -> bytes:
+        documents = documents_of(scores.plan, scores)
+        thresholds = resolve_thresholds(documents, self._thresholds(profile, scores.plan, scores))
+        judged = attributes_of(documents, scores, thresholds, len(names) - len(refused))
+        if self.metrics is not None:
+            self.metrics.persons(judged)
+        rows = iter(judged)
+        told: list[dict[str, Any]] = []
+        for place, name in enumerate(names):
+            if place in refused:
+                told.append({"name": name, "error": problem_of(refused[place]).document(request_id)})
+            else:
+                attributes = {label: attribute.to_dict() for label, attribute in next(rows).items()}
+                told.append({"name": name, "attributes": attributes})
+        return json_bytes({"id": request_id, "plan": scores.plan.digest, "profile": profile, "crops": told})
+
+    async def _work(self, call: Callable[[Callable[[], bool]], T], until: float) -> T:
+        """What `call` gives, in a worker; it is handed what tells whether anybody still waits.
+
+        Raises:
+            Overloaded: it is later than `until`.
+        """
+        over = threading.Event()
+        try:
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._workers, call, lambda: not over.is_set())
+        except TimeoutError:
+            raise too_late(self.settings.seconds) from None
+        finally:
+            over.set()
 
 
 async def until_gone(work: Awaitable[T], receive: Callable[[], Awaitable[Mapping[str, Any]]]) -> T:

@@ -16,6 +16,7 @@ import numpy as np
 from graftsdk.errors import GraftError, InputError
 from graftsdk.prediction import Prediction
 from graftsdk.predictor import Predictor
+from graftsdk.preprocess import BoxMasks, LazyMask
 from graftsdk.scores import check_fraction
 
 __all__ = ["Shadow", "Told"]
@@ -33,7 +34,7 @@ class Told(Protocol):
         """A person's label was decided by both plans."""
 
     def shadow_left_out(self, reason: str) -> None:
-        """An image was not compared: "busy" or "failed"."""
+        """An image was not compared: "busy", "failed", or "profile"."""
 
 
 class Shadow:
@@ -83,9 +84,12 @@ class Shadow:
         self._thread = threading.Thread(target=self._run, name="graftsdk-shadow", daemon=True)
         self._thread.start()
 
-    def offer(self, prediction: Prediction) -> None:
-        """Maybe look at it; returns at once."""
+    def offer(self, prediction: Prediction, profile: str | None = None) -> None:
+        """Maybe look at it; returns at once. One with a profile's thresholds, not the plan's, is left out."""
         if self._closing or not len(prediction) or self._random.random() >= self._fraction:
+            return
+        if profile is not None:
+            self._told.shadow_left_out("profile")
             return
         try:
             self._waiting.put_nowait((prediction.image, prediction))
@@ -119,10 +123,18 @@ class Shadow:
         if not wanted:
             return
         boxes = np.array([person.box for person in answered], np.float32)
-        masks = [person.mask for person in answered]
-        given = None if any(mask is None for mask in masks) else np.stack(masks)  # type: ignore[arg-type]
-        found = self._predictor.predict(image, boxes=boxes, masks=given, labels=wanted)
+        found = self._predictor.predict(image, boxes=boxes, masks=_masks(answered), labels=wanted)
         for before, after in zip(answered, found, strict=True):
             for label in wanted:
                 same = before[label].classes == after[label].classes
                 self._told.shadow(label, same and before[label].decisions() == after[label].decisions())
+
+
+def _masks(answered: Prediction) -> Any:
+    """Those of all persons, as small as they are: over the frame they would take the memory of it for each."""
+    lazy = [person._mask for person in answered if isinstance(person._mask, LazyMask)]
+    if len(lazy) == len(answered):
+        extents = np.stack([mask.masks.extents[mask.index] for mask in lazy])
+        return BoxMasks.unchecked([mask.masks[mask.index] for mask in lazy], extents)
+    given = [mask for person in answered if (mask := person.mask) is not None]  # whole ones, made by somebody else
+    return np.stack(given) if len(given) == len(answered) else None

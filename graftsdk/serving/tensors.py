@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,8 +60,8 @@ def read_request(body: bytes, head_length: str | None, size: tuple[int, int]) ->
         raise _refused("the body: expected one JSON object, each key once, at most 16 levels deep") from error
     _only(fields, ("id", "parameters", "inputs", "outputs"), "the request")
     told = fields.get("id", "")
-    if not isinstance(told, str) or len(told) > 256:
-        raise _refused("id: expected text of at most 256 characters")
+    if not isinstance(told, str) or len(told) > 256 or re.search("[\ud800-\udfff]", told):
+        raise _refused("id: expected text of at most 256 characters that UTF-8 holds")
     inputs = fields.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise _refused(f"inputs: expected one, {INPUT!r}")

@@ -19,6 +19,7 @@ import toys
 from graftsdk import Predictor, shared_batch
 from graftsdk.batching import Batcher, BatchRecord
 from graftsdk.errors import DecodeError, EngineClosed, EngineError, GraftError, InputError, Overloaded, ShapeError
+from graftsdk.plan import CropSpec
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
 
@@ -273,6 +274,45 @@ def test_crops_are_answered_as_by_run(predictor: Predictor, gate: Gate) -> None:
         assert none.result(20)["gender"].shape == (0, 3)
         with pytest.raises(ShapeError):
             batcher.submit_crops(crops[:, :2])
+
+
+def test_crops_that_are_made_when_their_turn_comes_are_those_of_the_plan_that_answers(
+    predictor: Predictor, gate: Gate
+) -> None:
+    crops, asked = toys.crops(3), []
+
+    def make(spec: CropSpec, wanted: Callable[[], bool]) -> Any:
+        asked.append((spec, wanted()))
+        return crops
+
+    gate.open.set()
+    first = predictor.plan
+    with predictor.batcher() as batcher:
+        found = batcher.submit_crops(make, ["gender"]).result(20)
+        assert asked == [(first.manifest.crop, True)] and found.plan is first
+        np.testing.assert_allclose(found["gender"], predictor.run(crops)["gender"], atol=1e-5)
+        with pytest.raises(ShapeError):
+            batcher.submit_crops(lambda *_: crops[:, :2]).result(20)
+        assert batcher.submit_crops(crops[:0]).result(20).plan is first
+
+
+def test_who_makes_crops_is_told_that_nobody_waits(predictor: Predictor) -> None:
+    begun, go, told = threading.Event(), threading.Event(), []
+
+    def make(_: CropSpec, wanted: Callable[[], bool]) -> Any:
+        begun.set()
+        assert go.wait(20)
+        told.append(wanted())
+        return toys.crops(1)
+
+    with predictor.batcher() as batcher:
+        future = batcher.submit_crops(make)
+        assert begun.wait(20)
+        future.cancel()
+        go.set()
+        until(lambda: bool(told))
+        assert told == [False]
+        assert len(batcher.submit_crops(toys.crops(2)).result(20)["child"]) == 2
 
 
 def test_a_thousand_tasks_of_which_a_part_is_cancelled(predictor: Predictor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings
 import io
 import struct
 import zlib
@@ -176,3 +177,25 @@ def test_a_file_in_a_form_never_touches_a_disk(client: Any, monkeypatch: pytest.
     monkeypatch.setattr(tempfile, "TemporaryFile", refused)
     data = io.BytesIO(encoded((700, 700), "BMP"))  # 1.4 MiB: more than starlette keeps in memory by itself
     assert client.post("/v1/predict?masks=none", files={"image": ("a.bmp", data)}).status_code == 200
+
+
+def test_names_of_charsets_are_not_looked_up(client: Any, jpeg: bytes) -> None:
+    """Python remembers every name that is no charset."""
+    before = len(encodings._cache)  # type: ignore[attr-defined]
+    body = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n' + jpeg + b"\r\n--b--\r\n"
+    for number in range(20):
+        kind = f"multipart/form-data; boundary=b; charset={'c' * 500}{number}"
+        assert client.post("/v1/predict", content=body, headers={"content-type": kind}).status_code == 200
+    assert len(encodings._cache) == before  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("boundary", ['a"b', "a\\b", "b" * 71, "\xe9", "a;b"])
+def test_boundaries_that_none_is(client: Any, jpeg: bytes, boundary: str) -> None:
+    quoted = boundary.replace("\\", "\\\\").replace('"', '\\"')
+    line = boundary.encode("latin-1")
+    head = b'\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
+    kind = f'multipart/form-data; boundary="{quoted}"'.encode("latin-1")
+    answer = client.post(
+        "/v1/predict", content=b"--" + line + head + jpeg + b"\r\n--" + line + b"--\r\n", headers={"content-type": kind}
+    )
+    check_problem(answer, 400, "malformed_form")

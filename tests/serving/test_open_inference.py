@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import toys
 from requests_and_problems import check_problem
+from starlette.testclient import TestClient
 
+from graftsdk.predictor import Predictor
+from graftsdk.serving.app import create_app
 from graftsdk.serving.service import Service
+from graftsdk.serving.settings import ServeSettings
 
 INFER = "/v2/models/graftsdk/infer"
 
@@ -87,6 +93,7 @@ MALFORMED: list[Any] = [
     {"inputs": [tensor(CROPS, parameters={"shared_memory_region": "a"})]},
     {"inputs": [tensor(CROPS)], "parameters": 7},
     {"inputs": [tensor(CROPS)], "id": 7},
+    {"inputs": [tensor(CROPS)], "id": "\ud800"},
     {"inputs": [tensor(CROPS)], "more": 7},
     {"inputs": [tensor(CROPS)], "outputs": 7},
     {"inputs": [tensor(CROPS)], "outputs": [7]},
@@ -102,7 +109,8 @@ MALFORMED: list[Any] = [
 
 @pytest.mark.parametrize("body", MALFORMED)
 def test_malformed_requests(client: Any, body: Any) -> None:
-    document = check_problem(client.post(INFER, json=body), 400)
+    answer = client.post(INFER, content=json.dumps(body), headers={"content-type": "application/json"})
+    document = check_problem(answer, 400)
     assert document["error"] == document["detail"]  # what clients of the protocol show
 
 
@@ -136,6 +144,27 @@ def test_values_that_a_network_cannot_bear_are_the_clients_fault(client: Any, se
     document = check_problem(client.post(INFER, json={"inputs": [tensor(CROPS * 0 + 3e38)]}), 422, "crops")
     assert "no number" in document["detail"]
     assert client.post(INFER, json={"inputs": [tensor(CROPS)]}).status_code == 200
+
+
+def test_a_label_that_a_reload_takes_fails_nobody_who_did_not_name_it(
+    toy_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Path(shutil.copyfile(toy_path, tmp_path / "engine.plan"))
+    service = Service(Predictor(plan, threads=1), ServeSettings())
+    arun = service.batcher.arun
+
+    async def reloaded(*arguments: Any, **options: Any) -> Any:
+        toys.write(tmp_path / "later.plan", ["gender"])
+        (tmp_path / "later.plan").replace(plan)
+        service.predictor.reload()
+        return await arun(*arguments, **options)
+
+    with TestClient(create_app(service)) as client:
+        monkeypatch.setattr(service.batcher, "arun", reloaded)
+        answer = client.post(INFER, json={"inputs": [tensor(CROPS)]})
+        assert answer.status_code == 200, answer.text
+        assert [output["name"] for output in answer.json()["outputs"]] == ["gender"]
+        assert answer.json()["parameters"] == {"plan": service.predictor.plan.digest}
 
 
 def test_another_kind_of_content(client: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ import pytest
 from graftsdk.errors import EngineOutOfMemory
 from graftsdk.prediction import Prediction
 from graftsdk.predictor import Predictor
+from graftsdk.preprocess import BoxMasks
 from graftsdk.serving.shadow import Shadow
 
 
 class Count:
     def __init__(self) -> None:
-        self.judged = 0
+        self.judged = self.disagreed = 0
         self.left_out: list[str] = []
 
     def shadow(self, label: str, agreed: bool) -> None:
         self.judged += 1
+        self.disagreed += not agreed
 
     def shadow_left_out(self, reason: str) -> None:
         self.left_out.append(reason)
@@ -65,6 +68,33 @@ def test_what_fails_is_counted_and_told_once_and_the_thread_goes_on(
         found.close()
     assert count.left_out == ["failed", "failed"] and count.judged == 2
     assert len(caplog.records) == 1 and "/secret/path" not in caplog.text
+
+
+def test_masks_take_the_memory_of_the_persons_not_of_the_frame(toy_path: Path) -> None:
+    rng, side = np.random.default_rng(0), 2000
+    boxes = np.array([[x, y, x + 40, y + 90] for x in range(0, 1900, 190) for y in range(0, 1900, 380)], np.float32)
+    masks = BoxMasks([rng.random((12, 8)) < 0.7 for _ in boxes], boxes)
+    count = Count()
+    with Predictor(toy_path, threads=1) as predictor:
+        image = rng.integers(0, 255, (side, side, 3), np.uint8)
+        prediction = predictor.predict(image, boxes=boxes, masks=masks)
+    found = shadow(toy_path, count)
+    tracemalloc.start()
+    found._compare(image, prediction)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    found.close()
+    assert count.judged == 2 * len(boxes) and count.disagreed == 0
+    assert peak < 8 * side * side < len(boxes) * side * side
+
+
+def test_what_a_profile_decided_is_left_out_and_counted(toy_path: Path, answered: Prediction) -> None:
+    count = Count()
+    found = shadow(toy_path, count)
+    found.offer(answered, "lobby")
+    found.offer(answered)
+    found.close()
+    assert count.left_out == ["profile"] and count.judged == 2
 
 
 def _until_taken(found: Shadow) -> None:
