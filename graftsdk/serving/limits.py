@@ -39,8 +39,8 @@ class Limits:
 
     Args:
         told: called after every request. cut: called for one that the end of the service cut off.
-        full: whether the queue takes nothing more. A request to one of `computing`, paths, is then refused before any
-            route sees it: in overload most requests are, and a refusal must cost little.
+        full: whether the queue takes nothing more. A request to one of `computing`, routes' paths, is then refused
+            before any of them sees it: in overload most requests are, and a refusal must cost little.
         open_paths: beyond health, those that need no key; one that ends in "/" stands for what lies below it too.
     """
 
@@ -60,7 +60,8 @@ class Limits:
         self._told = told
         self._cut = cut
         self._open = (*_OPEN, *open_paths)
-        self._full, self._computing = full, computing
+        self._full = full
+        self._computing = [(re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), path) for path in computing]
         self._held = 0  # bytes of all bodies that are in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,9 +90,11 @@ class Limits:
         try:
             self._check_head(scope)
             body = await self._read(scope, receive, held)
-            if scope["path"] in self._computing and scope["method"] == "POST" and self._full():
-                route = scope["path"]
-                raise problem_of(Overloaded("the queue is full"))
+            if scope["method"] == "POST" and self._full():
+                found = [path for pattern, path in self._computing if pattern.fullmatch(scope["path"])]
+                if found:
+                    route = found[0]
+                    raise problem_of(Overloaded("the queue is full"))
             await self._app(scope, _replay(body, receive), answer)
         except Problem as problem:
             if not status:
@@ -121,21 +124,24 @@ class Limits:
             self._told(scope["method"], route, status or GONE, time.perf_counter() - started, request_id)
 
     def _check_head(self, scope: Scope) -> None:
+        length = _header(scope, b"content-length")
+        with_body = length not in (None, "0") or _header(scope, b"transfer-encoding") is not None
         if self._settings.keys and not self._is_open(scope) and not self._settings.allows(_key(scope)):
             raise Problem(
                 401,
                 "unauthorized",
                 "expected a known key in the header Authorization (Bearer) or X-API-Key",
                 headers={"WWW-Authenticate": "Bearer"},
+                close=with_body,
             )
         coding = _header(scope, b"content-encoding")
         if coding is not None and coding.strip().lower() != "identity":
-            raise Problem(415, "content_encoding", "expected a body without Content-Encoding; images are small already")
-        length = _header(scope, b"content-length")
+            detail = "expected a body without Content-Encoding; images are small already"
+            raise Problem(415, "content_encoding", detail, close=with_body)
         if length is not None and (not length.isdecimal() or len(length) > 18):
             raise Problem(400, "content_length", "Content-Length: expected a number of bytes", close=True)
-        if length is not None and int(length) > self._settings.max_bytes:
-            raise self._too_large()
+        if length is not None and int(length) > self._most(scope):
+            raise self._too_large(scope)
 
     def _is_open(self, scope: Scope) -> bool:
         path = scope["path"]
@@ -143,9 +149,14 @@ class Limits:
             path == one or (one.endswith("/") and one != "/" and path.startswith(one)) for one in self._open
         )
 
+    def _most(self, scope: Scope) -> int:
+        """Bytes that the body may have: none where no key is asked for, or everybody could fill the memory."""
+        return 0 if self._is_open(scope) else self._settings.max_bytes
+
     async def _read(self, scope: Scope, receive: Receive, held: list[int]) -> bytes:
         """The whole body. `held[0]`: how many of its bytes count as held, also where this raises."""
         pieces: list[bytes] = []
+        most = self._most(scope)
         try:
             async with asyncio.timeout(self._settings.pace):
                 while True:
@@ -153,10 +164,10 @@ class Limits:
                     if message["type"] == "http.disconnect":
                         raise ClientGone
                     piece = message.get("body", b"")
+                    if held[0] + len(piece) > most:
+                        raise self._too_large(scope)
                     held[0] += len(piece)
                     self._held += len(piece)
-                    if held[0] > self._settings.max_bytes:
-                        raise self._too_large()
                     if max(len(pieces), scope.get(CHUNKS, 0)) > MAX_CHUNKS:
                         raise Problem(413, "too_many_chunks", "expected a body in fewer, larger chunks", close=True)
                     if self._held > self._settings.max_held:
@@ -169,9 +180,9 @@ class Limits:
             detail = f"expected the whole body within {self._settings.pace:g} seconds, found a part of it"
             raise Problem(408, "too_slow", detail, close=True) from error
 
-    def _too_large(self) -> Problem:
-        limit = self._settings.max_bytes
-        return Problem(413, "body_too_large", f"expected a body of at most {limit} bytes, found more", close=True)
+    def _too_large(self, scope: Scope) -> Problem:
+        detail = f"expected a body of at most {self._most(scope)} bytes, found more"
+        return Problem(413, "body_too_large", detail, close=True)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
