@@ -6,7 +6,7 @@ calibrated probabilities for each label. There is no managing of models and no s
 
 from __future__ import annotations
 
-import asyncio
+import time
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -133,10 +133,11 @@ def _unversioned(infer: Any) -> Any:
 
 
 async def _answer(service: Service, request: Request, name: str) -> Response:
+    until = time.monotonic() + service.settings.seconds
     body = await request.body()
     size = service.predictor.plan.manifest.crop.size
-    # In a thread: a megabyte of JSON takes tens of milliseconds, in which nobody else would be served.
-    asked = await asyncio.to_thread(read_request, body, request.headers.get(HEAD_LENGTH), size)
+    # In a worker: a megabyte of JSON takes tens of milliseconds, in which nobody else would be served, and memory.
+    asked = await service.work(lambda _: read_request(body, request.headers.get(HEAD_LENGTH), size), until)
     raw = dict(asked.outputs or ())
     known = service.predictor.labels
     if len(raw) != len(asked.outputs or ()) or any(label not in known for label in raw):
@@ -149,7 +150,7 @@ async def _answer(service: Service, request: Request, name: str) -> Response:
         "parameters": {"plan": scores.plan.digest},
     }
     told = [(label, values, raw.get(label, asked.binary)) for label, values in scores.items()]
-    text, length = write_answer(head, told)
+    text, length = await service.work(lambda _: write_answer(head, told), until)
     if length is None:
         return Response(text, media_type="application/json")
     return Response(text, media_type="application/octet-stream", headers={HEAD_LENGTH: str(length)})

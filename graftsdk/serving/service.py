@@ -126,7 +126,7 @@ class Service:
             data, labels=labels, thresholds=thresholds, timeout=self.settings.seconds
         )
         note(persons=len(prediction), plan=prediction.plan, timings=prediction.timings)
-        return await self._work(partial(self._told, prediction, profile, masks, request_id), until)
+        return await self.work(partial(self._told, prediction, profile, masks, request_id), until)
 
     async def crops(
         self, pictures: Sequence[tuple[str, bytes]], labels: Sequence[str] | None, profile: str | None, request_id: str
@@ -144,7 +144,7 @@ class Service:
         scores = await self.batcher.arun(cut, labels, timeout=self.settings.seconds)
         note(persons=len(pictures) - len(refused), plan=scores.plan.digest)
         names = [name for name, _ in pictures]
-        return await self._work(lambda _: self._told_crops(names, refused, scores, profile, request_id), until)
+        return await self.work(lambda _: self._told_crops(names, refused, scores, profile, request_id), until)
 
     async def infer(self, crops: Crops, labels: Sequence[str] | None) -> CropScores:
         """Label -> float32[N, C], of all labels where none are named.
@@ -278,7 +278,7 @@ class Service:
                 told.append({"name": name, "attributes": attributes})
         return json_bytes({"id": request_id, "plan": scores.plan.digest, "profile": profile, "crops": told})
 
-    async def _work(self, call: Callable[[Callable[[], bool]], T], until: float) -> T:
+    async def work(self, call: Callable[[Callable[[], bool]], T], until: float) -> T:
         """What `call` gives, in a worker; it is handed what tells whether anybody still waits.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from requests_and_problems import check_problem
 from starlette.testclient import TestClient
 
 from graftsdk.predictor import Predictor
+from graftsdk.serving import open_inference
 from graftsdk.serving.app import create_app
 from graftsdk.serving.service import Service
 from graftsdk.serving.settings import ServeSettings
@@ -165,6 +167,23 @@ def test_a_label_that_a_reload_takes_fails_nobody_who_did_not_name_it(
         assert answer.status_code == 200, answer.text
         assert [output["name"] for output in answer.json()["outputs"]] == ["gender"]
         assert answer.json()["parameters"] == {"plan": service.predictor.plan.digest}
+
+
+def test_json_is_read_and_written_by_the_workers(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by the event loop, nor by as many threads as asyncio has: each takes a lot of memory."""
+    names: list[str] = []
+
+    def noted(call: Any) -> Any:
+        def called(*arguments: Any) -> Any:
+            names.append(threading.current_thread().name)
+            return call(*arguments)
+
+        return called
+
+    for name in ("read_request", "write_answer"):
+        monkeypatch.setattr(open_inference, name, noted(getattr(open_inference, name)))
+    assert client.post(INFER, json={"inputs": [tensor(CROPS)]}).status_code == 200
+    assert len(names) == 2 and all(name.startswith("graftsdk-serve") for name in names)
 
 
 def test_another_kind_of_content(client: Any) -> None:

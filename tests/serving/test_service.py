@@ -159,10 +159,10 @@ def test_an_answer_that_takes_long_to_write_ends_with_its_time(
 def test_what_waits_for_a_worker_waits_no_longer_than_its_time(opened: Service) -> None:
     async def main() -> None:
         hold = threading.Event()
-        busy = [asyncio.ensure_future(opened._work(lambda _: hold.wait(20), float("inf"))) for _ in range(64)]
+        busy = [asyncio.ensure_future(opened.work(lambda _: hold.wait(20), float("inf"))) for _ in range(64)]
         await asyncio.sleep(0.05)
         with pytest.raises(Overloaded, match="deadline"):
-            await opened._work(lambda _: None, 0.0)
+            await opened.work(lambda _: None, 0.0)
         hold.set()
         await asyncio.gather(*busy)
         await opened.stop()
