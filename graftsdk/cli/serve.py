@@ -108,13 +108,17 @@ def run(args: argparse.Namespace) -> int:
     from graftsdk.serving.logs import json_log
     from graftsdk.serving.opening import open_service
     from graftsdk.serving.run import server_of
-    from graftsdk.serving.settings import ServeSettings, check_binding, read_keys
+    from graftsdk.serving.settings import KEYS_VARIABLE, ServeSettings, check_binding, read_keys
 
     if (args.ssl_certfile is None) != (args.ssl_keyfile is None):
         raise InputError("--ssl-certfile, --ssl-keyfile: expected both or none, found one")
     if not 0 <= args.port <= 65535:
         raise InputError(f"--port: expected a number from 0 to 65535, found {args.port}")
-    keys = () if args.insecure else read_keys(args.keys)
+    keys = read_keys(args.keys)
+    if args.insecure and keys:
+        raise InputError(
+            f"--insecure: expected no keys, found some in the variable {KEYS_VARIABLE}; leave out one or the other"
+        )
     check_binding(args.host, keys, args.insecure)
     chosen = {name: getattr(args, name) for name in _LIMITS if getattr(args, name) is not None}
     settings = ServeSettings(keys=keys, model=args.model, **chosen)

@@ -23,6 +23,12 @@ from graftsdk.serving.service import Service
 
 __all__ = ["create_app"]
 
+_COMPUTING = (
+    "/v1/predict",
+    "/v1/crops",
+    "/v2/models/{name}/infer",
+    "/v2/models/{name}/versions/{version}/infer",
+)
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -62,7 +68,7 @@ def create_app(service: Service) -> FastAPI:
         cut=service.count_cut,
         open_paths=OPEN_PATHS,
         full=lambda: service.batcher.full,
-        computing=("/v1/predict", "/v1/crops"),
+        computing=_COMPUTING,
     )
     _complete(app, with_keys=bool(service.settings.keys))
     return app

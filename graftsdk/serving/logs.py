@@ -51,7 +51,7 @@ class JsonLines(logging.Formatter):
     """A record as one line of JSON: time (UTC), level, event, then those of id, method, route, status and so on it has.
 
     An event of our own is its message, in which errors of libraries are their types; that of another library is the
-    text before its values were put in.
+    first line of its text before values were put in: below it asyncio has errors, and uvicorn whole tracebacks.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -70,14 +70,15 @@ class JsonLines(logging.Formatter):
 
 @contextmanager
 def json_log(stream: TextIO | None = None) -> Iterator[None]:
-    """While the block runs, what graftsdk and uvicorn log goes to `stream` as JSON, and nowhere else.
+    """While the block runs, what is logged by whomever goes to `stream` as JSON, and nowhere else.
 
     Args:
         stream: None for stderr.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines())
-    changed = [(logger, logger.handlers, logger.propagate) for logger in map(logging.getLogger, (_OURS, "uvicorn"))]
+    loggers = map(logging.getLogger, (None, _OURS, "uvicorn"))  # None: whoever has no handler of its own
+    changed = [(logger, logger.handlers, logger.propagate) for logger in loggers]
     for logger, _, _ in changed:
         logger.handlers, logger.propagate = [handler], False
     try:
@@ -89,7 +90,9 @@ def json_log(stream: TextIO | None = None) -> Iterator[None]:
 
 def _event(record: logging.LogRecord) -> str:
     text = str(record.msg)
-    if record.name.partition(".")[0] == _OURS and record.args:
+    if record.name.partition(".")[0] != _OURS:
+        text = text.partition("\n")[0]
+    elif record.args:
         with suppress(TypeError, ValueError, KeyError):  # a message that does not fit its values: the text will do
             text = text % _told(record.args)
     return one_line(" ".join(text.split()))[:_LONGEST]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +52,10 @@ class Front:
         self._settings = settings
 
     def __serve_build_asgi_app__(self) -> Any:
-        """The app: limits of the service before everything, but for the keys, which the replica knows the use of."""
-        return Limits(self._forward, replace(self._settings, keys=()), told=lambda *_: None, cut=lambda: None)
+        """The app: limits and keys of the service before everything, so that nobody else's bodies get to a replica."""
+        from graftsdk.serving.page import OPEN_PATHS
+
+        return Limits(self._forward, self._settings, told=lambda *_: None, cut=lambda: None, open_paths=OPEN_PATHS)
 
 
 class Forward:

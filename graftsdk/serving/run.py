@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +19,10 @@ from graftsdk.serving.service import Service
 __all__ = ["Server", "server_of"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_BACKLOG = 2048  # connections that may wait to be accepted; all of them can be in one go
+_FILES = 256  # beyond connections: plans, caches, harvest, the runtime's own
+
+_log = logging.getLogger("graftsdk.serving")
 
 
 class Server(uvicorn.Server):
@@ -77,11 +83,17 @@ def server_of(
         port: 0 takes a free one. certificate, private_key: PEM files; with both of them it speaks TLS.
     """
     settings = service.settings
+
+    def refused(code: str) -> None:
+        if service.metrics is not None:
+            service.metrics.refused(code)
+
     config = uvicorn.Config(
         create_app(service),
         host=host,
         port=port,
-        http=paced(settings.pace, settings.connections),
+        http=paced(settings.pace, _possible(settings.connections), refused),
+        backlog=_BACKLOG,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -93,3 +105,20 @@ def server_of(
         ssl_keyfile=private_key,
     )
     return Server(config, service)
+
+
+def _possible(connections: int) -> int:
+    """How many connections this process can have: it raises its limit of open files, or takes fewer of them.
+
+    A service without a free file accepts nobody, and so refuses nobody; plans and caches fail as well.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _BACKLOG + _FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if connections > soft - _FILES:
+            possible = max(1, soft - _FILES)
+            _log.warning("%d connections instead of %d: ulimit -n allows %d open files", possible, connections, soft)
+            return possible
+    return connections

@@ -18,7 +18,7 @@ from graftsdk.errors import EngineOutOfMemory, NonFiniteOutput, Overloaded, Plan
 from graftsdk.predictor import Predictor
 from graftsdk.serving.app import create_app
 from graftsdk.serving.service import Service
-from graftsdk.serving.settings import ServeSettings
+from graftsdk.serving.settings import ServeSettings, key_digest
 
 HEADERS = [(b"content-type", b"image/jpeg")]
 
@@ -84,6 +84,37 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(open_service: 
         await call.run()
         assert call.status == 503 and call.document["code"] == "overloaded"
         assert call.headers[b"retry-after"] == b"1" and b"connection" not in call.headers
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/v1/predict", "/v1/predict"),
+        ("/v1/crops", "/v1/crops"),
+        ("/v2/models/any/infer", "/v2/models/{name}/infer"),
+        ("/v2/models/any/versions/1/infer", "/v2/models/{name}/versions/{version}/infer"),
+        ("/live", None),
+        ("/v2/models/any/inferior", None),
+    ],
+)
+def test_a_full_queue_refuses_before_any_route(
+    open_service: Any, path: str, route: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = open_service()
+    routes: list[str] = []
+    monkeypatch.setattr(type(service.batcher), "full", property(lambda _: True))
+    service.answered = lambda method, route, *_: routes.append(route)
+
+    async def ask() -> None:
+        call = Call(create_app(service), [b"whatever, nobody looks at it"], path)
+        await call.run()
+        if route is None:
+            assert call.status in (404, 405)
+        else:
+            assert (call.status, call.document["code"], call.headers[b"retry-after"]) == (503, "overloaded", b"1")
+            assert b"connection" not in call.headers and routes == [route]
 
     asyncio.run(ask())
 
@@ -167,6 +198,39 @@ def test_all_bodies_together_have_a_limit(open_service: Any, jpeg: bytes) -> Non
         again = Call(app, [bytes(60_000)])  # what was held is free again
         await again.run()
         assert again.document["code"] == "decode_error"
+
+    asyncio.run(ask())
+
+
+def test_without_a_key_nobody_has_a_body_held(open_service: Any, jpeg: bytes) -> None:
+    service = open_service(max_held=100_000, max_bytes=90_000, keys=(key_digest("k"),))
+
+    async def ask() -> None:
+        app = create_app(service)
+        strangers = []
+        for path, headers in (("/live", []), ("/page/page.css", []), ("/", [(b"content-length", b"60000")])):
+            call = Call(app, [bytes(60_000), b""], path, headers)
+            call.scope["method"] = "GET"
+            await call.run()
+            strangers.append((call.status, call.document["code"]))
+        assert strangers == [(413, "body_too_large")] * 3
+        sending = Call(app, [bytes(60_000), b""], "/live", [])
+        sending.scope["method"] = "GET"
+        receive = sending.receive
+
+        async def slowly() -> Any:
+            if len(sending.left) == 1:
+                await sending.gone.wait()
+            return await receive()
+
+        sending.receive = slowly  # type: ignore[method-assign]
+        running = asyncio.create_task(sending.run())
+        await asyncio.sleep(0.01)
+        call = Call(app, [bytes(60_000)], headers=[*HEADERS, (b"x-api-key", b"k")])
+        await call.run()
+        assert call.document["code"] == "decode_error"
+        sending.gone.set()
+        await running
 
     asyncio.run(ask())
 

@@ -71,6 +71,15 @@ def test_values_of_other_libraries_are_left_out(log: io.StringIO) -> None:
     assert lines(log)[0]["event"] == "from %s"
 
 
+def test_what_any_library_logs_is_a_line_too(log: io.StringIO) -> None:
+    logging.getLogger("python_multipart.multipart").warning("Found invalid character in header at %d", 12)
+    logging.getLogger("asyncio").error(f"Task exception was never retrieved\nfuture: <Task of OSError({SECRET})>")
+    assert [line["event"] for line in lines(log)] == [
+        "Found invalid character in header at %d",
+        "Task exception was never retrieved",
+    ]
+
+
 def test_whatever_is_logged_stays_one_line(log: io.StringIO) -> None:
     LOG.error("a\nb\u202e %s", "\r\n{}" + "x" * 9000)
     LOG.error("object", extra={"id": object()})
@@ -86,7 +95,7 @@ def test_a_message_that_does_not_fit_its_values_is_still_a_line() -> None:
 
 
 def test_afterwards_the_loggers_are_as_before() -> None:
-    names = ("graftsdk", "uvicorn")
+    names = (None, "graftsdk", "uvicorn")
     before = [(logging.getLogger(name).handlers, logging.getLogger(name).propagate) for name in names]
     stream = io.StringIO()
     with json_log(stream):

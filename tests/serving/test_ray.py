@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ from fastapi import FastAPI, Request
 from graftsdk import Predictor
 from graftsdk.serving.limits import Limits
 from graftsdk.serving.ray import Args, build_app, run
-from graftsdk.serving.ray_front import Forward, answer_of
-from graftsdk.serving.settings import ServeSettings
+from graftsdk.serving.ray_front import Forward, Front, answer_of
+from graftsdk.serving.settings import ServeSettings, key_digest
 
 PORT = 8732
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own, of pydantic
@@ -97,6 +98,29 @@ def test_a_lost_replica_is_replaced_by_another() -> None:
     method, path, query, sent, content = calls[0]
     assert (method, path, query, content) == ("POST", "/v1/predict", b"labels=child", b"body")
     assert (b"x-request-id", b"mine") in sent and (b"x-api-key", b"k") in sent
+
+
+def test_the_front_asks_for_a_key_before_a_replica_gets_anything() -> None:
+    pytest.importorskip("ray.serve", reason="needs Ray Serve; pip install 'graftsdk[ray]'")
+    calls: list[Any] = []
+
+    async def call(request: Any) -> Any:
+        calls.append(request[1])
+        return 200, [], b"done"
+
+    front = Front(SimpleNamespace(answer=SimpleNamespace(remote=call)), ServeSettings(keys=(key_digest("k"),)))
+    app = front.__serve_build_asgi_app__()
+
+    def status(method: str, path: str, body: bytes = b"", *headers: tuple[bytes, bytes]) -> int:
+        return asyncio.run(answer_of(app, (method, path, b"", list(headers), body)))[0]
+
+    assert status("POST", "/v1/predict", b"body") == status("GET", "/metrics") == 401
+    assert status("GET", "/page/page.css", b"body") == 413
+    assert not calls
+    for path in ("/live", "/", "/page/page.css"):
+        assert status("GET", path) == 200
+    assert status("POST", "/v1/predict", b"body", (b"x-api-key", b"k")) == 200
+    assert calls == ["/live", "/", "/page/page.css", "/v1/predict"]
 
 
 @pytest.mark.parametrize(("outcome", "code"), [(Lost, "replica_lost"), (Full, "overloaded"), (None, "overloaded")])

@@ -6,6 +6,8 @@ import argparse
 import http.client
 import json
 import os
+import re
+import resource
 import shutil
 import signal
 import socket
@@ -228,6 +230,51 @@ def test_what_is_not_answered_within_the_grace_is_cut_and_told(toy_path: Path) -
         assert process.stop(signal.SIGINT) == 1  # Ctrl-C
         answer = read_all(connection)
         assert answer.startswith(b"HTTP/1.1 503") and b'"stopping"' in answer
+
+
+def test_what_ends_a_connection_is_in_the_metrics(server: Process) -> None:
+    def refused() -> float:
+        text = server.ask("GET", "/metrics")[2].decode()
+        found = re.search(r'graftsdk_refused_total{reason="malformed_request"} (\S+)', text)
+        return float(found[1]) if found else 0.0
+
+    before = refused()
+    test_no_http_at_all(server)
+    assert refused() == before + 1
+
+
+def test_a_service_for_everybody(toy_path: Path, tmp_path: Path) -> None:
+    with serving(toy_path, "--host", "0.0.0.0", "--insecure", "--threads", "1") as process:
+        assert process.ask("GET", "/v1/plan")[0] == 200
+
+
+def test_whoever_sets_keys_is_not_served_without(toy_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAFTSDK_API_KEYS", "k" * 16)
+    test_what_it_does_not_start_with(toy_path, ["--insecure"], monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("limits", "set_to", "possible"),
+    [
+        ((1024, 2**20), (1024 + 2048 + 256, 2**20), 1024),
+        ((1024, resource.RLIM_INFINITY), (1024 + 2048 + 256, resource.RLIM_INFINITY), 1024),
+        ((1024, 2048), (2048, 2048), 1024),
+        ((256, 1024), (1024, 1024), 768),
+        ((100, 100), (100, 100), 1),
+        ((65536, 65536), None, 1024),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None, 1024),
+    ],
+)
+def test_connections_leave_files_for_the_rest(
+    limits: Any, set_to: Any, possible: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from graftsdk.serving.run import _possible
+
+    set_limits: list[Any] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, given: set_limits.append(given))
+    assert _possible(1024) == possible
+    assert set_limits == ([set_to] if set_to else []) and bool(caplog.records) == (possible < 1024)
 
 
 @pytest.mark.parametrize(
