@@ -147,5 +147,11 @@ def run(args: argparse.Namespace) -> int:
     server.told = lambda address: print(f"{address} serves {args.plan}; Ctrl-C stops it", file=sys.stderr, flush=True)
     logging.getLogger("graftsdk").setLevel(logging.INFO)
     with json_log():
-        server.run()
+        try:
+            server.run()
+        except SystemExit:  # uvicorn's, after a start that failed
+            if service.failed is None:
+                raise
+    if service.failed is not None:
+        raise service.failed
     return 1 if service.cut else 0

@@ -163,9 +163,11 @@ def write_part(path: Path, rows: Sequence[dict[str, Any]], labels: Sequence[str]
 
 def begin_part(folder: Path, chunk: int) -> int:
     """Note that a chunk is begun; how many times it now was since `forget_begun`, without being written."""
-    with _begun(part_path(folder, chunk)).open("ab") as file:
-        file.write(b".")
-        return file.tell()
+    path = _begun(part_path(folder, chunk))
+    count = 1 + (path.stat().st_size if path.exists() else 0)
+    with atomic_write(path) as file:
+        file.write(b"." * count)
+    return count
 
 
 def forget_begun(folder: Path) -> None:

@@ -45,7 +45,7 @@ class Front:
         self._forward = Forward(
             replicas.answer.remote,
             settings.seconds,
-            lost=(errors.RayActorError,),
+            lost=(errors.RayActorError, errors.ObjectLostError),  # a large answer lies beside its replica, and goes too
             full=(serve.BackPressureError,),
             absent=(serve.DeploymentUnavailableError,),
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from graftsdk.attribute import decisions
 from graftsdk.engines import default_threads
 from graftsdk.engines.golden import check_golden, log_golden
-from graftsdk.errors import InputError, NonFiniteOutput
+from graftsdk.errors import GraftError, InputError, NonFiniteOutput
 from graftsdk.plan import Plan
 from graftsdk.prediction import Prediction
 from graftsdk.predictor import Predictor
@@ -52,6 +52,7 @@ class Service:
 
     Attributes:
         ready: the golden crops were computed, and no stop was asked for.
+        failed: why it did not start, or None.
         cut: how many requests were still unanswered when the time for a graceful stop was over.
     """
 
@@ -75,6 +76,7 @@ class Service:
         self.harvest = harvest
         self._tracing = Tracing()
         self.ready = False
+        self.failed: GraftError | None = None
         self.cut = 0
         self.batcher = predictor.batcher(
             max_batch=settings.max_batch, max_wait_ms=settings.max_wait_ms, queue=settings.queue
@@ -92,8 +94,12 @@ class Service:
         """
         plan = self.predictor.plan
         crops = golden_crops(plan.manifest.crop)
-        found = await asyncio.wrap_future(self.batcher.submit_crops(crops, None))
-        changes = check_golden(lambda *_: found, plan.manifest, crops, decisions, self.predictor.labels)
+        try:
+            found = await self.batcher.arun(crops)
+            changes = check_golden(lambda *_: found, plan.manifest, crops, decisions, self.predictor.labels)
+        except GraftError as error:
+            self.failed = error
+            raise
         log_golden(changes)
         self.ready = True
 

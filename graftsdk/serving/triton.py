@@ -97,7 +97,9 @@ def export_repository(
             front = temporary / name / "1"
             front.mkdir(parents=True)
             _write(front / "model.py", _FRONT)
-            shutil.copyfile(plan, front / "engine.plan")
+            with open_plan(shutil.copyfile(plan, front / "engine.plan")) as copied:
+                if copied.digest != opened.digest:
+                    raise PlanPathError(f"{plan}: expected the same plan to the end, found it replaced; export again")
             _write(front.parent / "config.pbtxt", _front_config(models, outputs, fronts))
             mark = {"format": _FORMAT, "plan": opened.digest, "labels": wanted, "models": models}
             _write(temporary / _MARK, dump_json(mark) + "\n")

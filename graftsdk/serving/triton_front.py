@@ -6,6 +6,7 @@ It decodes, segments and cuts out as `Predictor` does, and asks the server's own
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -27,6 +28,8 @@ from graftsdk.scores import resolve_thresholds
 from graftsdk.segmenter import Segmenter
 
 __all__ = ["Front", "TritonPythonModel"]
+
+_log = logging.getLogger("graftsdk.serving")
 
 Crops = npt.NDArray[np.float32]
 Compute = Callable[[Crops], Mapping[str, npt.NDArray[np.float32]]]
@@ -145,8 +148,12 @@ class TritonPythonModel:
 
     def _refusal(self, error: GraftError) -> Any:
         kind = self._triton.TritonError
-        code = kind.INVALID_ARG if isinstance(error, InputError) else kind.INTERNAL
-        return self._triton.InferenceResponse(output_tensors=[], error=kind(f"{error.code}: {error}", code))
+        if isinstance(error, InputError):
+            told = kind(f"{error.code}: {error}", kind.INVALID_ARG)
+        else:  # what a runtime said of its own is for the log
+            _log.error("an image could not be answered: %s", error)
+            told = kind(f"{error.code}: expected an answer of the model over crops, found none", kind.INTERNAL)
+        return self._triton.InferenceResponse(output_tensors=[], error=told)
 
     def _score(self, crops: Crops) -> dict[str, npt.NDArray[np.float32]]:
         """The scores of crops, from the server's own model: there they wait for those of other fronts."""

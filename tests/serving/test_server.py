@@ -286,3 +286,19 @@ def test_what_it_does_not_start_with(toy_path: Path, options: list[str], monkeyp
     serve.configure(parser)
     with pytest.raises(InputError, match="expected"):
         serve.run(parser.parse_args([str(toy_path), *options]))
+
+
+def test_a_plan_that_cannot_compute_is_one_line(toy_path: Path) -> None:
+    script = """
+import sys
+from graftsdk.batching import Batcher
+from graftsdk.cli.main import main
+from graftsdk.errors import EngineError
+async def failing(*_, **__):
+    raise EngineError("expected an engine that runs, found a broken one")
+Batcher.arun = failing
+sys.exit(main(["serve", sys.argv[1], "--port", "0"]))
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(toy_path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "error: expected an engine that runs, found a broken one" in done.stderr.splitlines()[-1]

@@ -19,7 +19,7 @@ from graftsdk import Predictor
 from graftsdk.cli import export_triton
 from graftsdk.errors import InputError, PlanPathError
 from graftsdk.plan import PartInfo, Provenance, SegmenterInfo
-from graftsdk.plan.edit import create_plan
+from graftsdk.plan.edit import create_plan, remove_label
 from graftsdk.plan.onnx_part import read_segmenter_part
 from graftsdk.segment import recognise
 from graftsdk.serving import triton
@@ -177,7 +177,11 @@ def test_configurations(tmp_path: Path, plan: Path) -> None:
 
 
 def test_a_model_over_crops_that_fails(
-    tmp_path: Path, plan: Path, images: list[bytes], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    plan: Path,
+    images: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     export_repository(plan, tmp_path / "repo")
     model, _ = _loaded(tmp_path / "repo", "engine", monkeypatch)
@@ -185,7 +189,8 @@ def test_a_model_over_crops_that_fails(
     found = model.execute([_request(images[0]), _request(images[1])])
     model.finalize()
     assert [each.error().code for each in found] == ["internal", "internal"]
-    assert "no such model" in found[0].error().text
+    assert "no such model" in caplog.text  # what a runtime said is for the log
+    assert "expected an answer of the model over crops" in found[0].error().text
 
 
 def test_weights_beside_the_graph(tmp_path: Path, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,3 +234,18 @@ def test_command(tmp_path: Path, plan: Path, capsys: pytest.CaptureFixture[str])
     assert export_triton.run(args) == 0  # type: ignore[arg-type]
     assert "repo: engine (an image in, JSON out) and engine_crops" in capsys.readouterr().out
     assert json.loads((tmp_path / "repo" / "graftsdk.json").read_text())["labels"] == ["child", "gender"]
+
+
+def test_a_plan_that_is_replaced_meanwhile_is_none_of_the_two(
+    tmp_path: Path, plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = triton._save
+
+    def replacing(*arguments: Any) -> None:
+        save(*arguments)
+        remove_label(plan, "child")
+
+    monkeypatch.setattr(triton, "_save", replacing)
+    with pytest.raises(PlanPathError, match="found it replaced"):
+        export_repository(plan, tmp_path / "repo")
+    assert not (tmp_path / "repo").exists()
