@@ -22,10 +22,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))  # under PYTHONSAFEPATH the folder of the script is not on the path
+
+from started import started
 
 HEAD = (
     b"POST /v1/predict?masks=none HTTP/1.1\r\nHost: a\r\nX-Request-ID: %d\r\n"
@@ -52,33 +54,15 @@ def main() -> None:
     if args.load:
         print(json.dumps(asyncio.run(load(args))))
         return
-    with service(args) as (address, pid):
-        compare(args, address, pid)
+    command = [sys.executable, "-m", "graftsdk.cli.main", "serve", args.plan, "--port", "0"]
+    command += [] if args.threads is None else ["--threads", str(args.threads)]
+    with started(command) as (address, process):
+        compare(args, address, process.pid)
         if args.overload:
-            overload(args, address, pid)
+            overload(args, address, process.pid)
 
 
 # ------------------------------------------------------------------------------------------------- who serves, who asks
-@contextmanager
-def service(args: argparse.Namespace) -> Iterator[tuple[str, int]]:
-    command = [sys.executable, "-m", "graftsdk.cli.main", "serve", args.plan, "--port", "0", "--watch", "0"]
-    command += [] if args.threads is None else ["--threads", str(args.threads)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            found = re.match(r"http://(\S+) serves", line)
-            if found:
-                break
-        else:
-            raise SystemExit("the service did not start")
-        threading.Thread(target=lambda: [None for _ in process.stderr or ()], daemon=True).start()
-        try:
-            yield found[1], process.pid
-        finally:
-            process.terminate()
-            print(f"SIGTERM: exit code {process.wait(60)}")
-
-
 def ask(args: argparse.Namespace, address: str, seconds: float, rate: float = 0.0) -> dict[str, Any]:
     """What the generator counted, in a process of its own."""
     command = [sys.executable, __file__, args.plan, *args.images, "--load", address, "--seconds", str(seconds)]
@@ -91,7 +75,9 @@ def ask(args: argparse.Namespace, address: str, seconds: float, rate: float = 0.
 def compare(args: argparse.Namespace, address: str, pid: int) -> None:
     from graftsdk import Predictor, share_threads
     from graftsdk.engines import default_threads
+    from graftsdk.engines.memory import keep_memory
 
+    keep_memory()
     share_threads(args.threads or default_threads())
     images = [Path(path).read_bytes() for path in args.images]
     with Predictor(args.plan) as predictor, predictor.batcher() as batcher:

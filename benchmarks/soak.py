@@ -21,14 +21,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))  # under PYTHONSAFEPATH the folder of the script is not on the path
+
+from started import started
 
 FLAT = 0.02  # of the resident set
 LOST = 4096  # bytes a call, by the control
@@ -70,7 +73,8 @@ def soak(args: argparse.Namespace, options: list[str], minutes: float, *, leak: 
     seconds = 60.0 * minutes
     with tempfile.TemporaryDirectory() as folder:
         plan = shutil.copyfile(args.plan, Path(folder, "engine.plan"))
-        with service(plan, options, leak) as (address, process):
+        serve = [sys.executable, "-c", LEAKING] if leak else [sys.executable, "-m", "graftsdk.cli.main"]
+        with started([*serve, "serve", str(plan), "--port", "0", *options]) as (address, process):
             command = [sys.executable, __file__, args.plan, *args.images, "--load", address]
             command += ["--minutes", str(minutes), "--rate", str(args.rate)]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as loading:
@@ -79,28 +83,6 @@ def soak(args: argparse.Namespace, options: list[str], minutes: float, *, leak: 
     if told["wrong"]:
         raise SystemExit(f"{told['wrong']} answers have another status than expected: {told['seen']}")
     return judge(readings[still:], told["sent"] / seconds, f"{'control' if leak else 'service'}, {minutes:g} minutes")
-
-
-@contextmanager
-def service(plan: Path, options: list[str], leak: bool) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    command = [sys.executable, "-c", LEAKING] if leak else [sys.executable, "-m", "graftsdk.cli.main"]
-    command += ["serve", str(plan), "--port", "0", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            found = re.search(r"http://(\S+) serves", line)
-            if found:
-                break
-        else:
-            raise SystemExit("the service did not start")
-        threading.Thread(target=lambda: [None for _ in process.stderr or ()], daemon=True).start()
-        try:
-            yield found[1], process
-        finally:
-            process.terminate()
-            code = process.wait(60)
-            if code:
-                raise SystemExit(f"the service ended with exit code {code}")
 
 
 LEAKING = f"""
