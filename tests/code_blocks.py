@@ -34,6 +34,6 @@ def run(document: Path, folder: Path) -> None:
         command = [sys.executable, "-c", _RUN] if kind == "python" else ["sh", "-e"]
         source = json.dumps(texts) if kind == "python" else "\n".join(texts)
         done = subprocess.run(
-            command, cwd=folder, env=environment, input=source, capture_output=True, text=True, timeout=300
+            command, cwd=folder, env=environment, input=source, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, f"{document.name}: {source}\n{done.stdout}\n{done.stderr}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from code_blocks import ROOT, blocks, run
 
 README = ROOT / "README.md"
 
 
+@pytest.mark.timeout(900)  # it trains, exports, builds and measures; a minute where nothing else runs
 def test_readme(folder: Path) -> None:
     assert [kind for kind, _ in blocks(README)].count("sh") >= 2
     run(README, folder)
