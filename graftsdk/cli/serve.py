@@ -89,7 +89,7 @@ connections, what was accepted is answered; exit code 0, or 1 where the time was
 
 examples:
   graftsdk serve engine.plan
-  curl --data-binary @lobby.jpg -H 'Content-Type: image/jpeg' 'localhost:8000/v1/predict?labels=child,gender'
+  curl --data-binary @lobby.jpg -H 'Content-Type: image/jpeg' 'localhost:8000/v1/predict?labels=child,headwear'
   graftsdk serve engine.plan --host 0.0.0.0 --keys keys.txt --ssl-certfile cert.pem --ssl-keyfile key.pem"""
 
 

@@ -12,21 +12,24 @@ from PIL import Image
 
 from graftsdk.export import export_plan
 from graftsdk.models import Branch, Trunk
+from graftsdk.plan import open_plan
+
+DEMO = Path(__file__).parents[2] / "examples" / "demo.plan"  # which the documents tell a reader to begin with
 
 
 @pytest.fixture(scope="module")
 def taken_for_granted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a plan, a photograph, one that is damaged, and a video."""
+    """A folder with a plan of the demo plan's labels, a photograph, one that is damaged, and a video."""
     folder = tmp_path_factory.mktemp("documents")
     trunk = Trunk.create("resnet18", input_size=(96, 64), width=0.25, seed=0)
     trunk.save(folder / "t.safetensors")
-    Branch.create(trunk, label="child", tap=5).save(folder / "c.safetensors")
-    Branch.create(trunk, label="gender", classes=("female", "male"), tap=8).save(folder / "g.safetensors")
-    export_plan(
-        folder / "engine.plan",
-        trunk=folder / "t.safetensors",
-        branches=[folder / "c.safetensors", folder / "g.safetensors"],
-    )
+    branches = []
+    with open_plan(DEMO) as demo:
+        for place, label in enumerate(demo.labels):
+            classes = demo.manifest.find(label)[1].document.classes
+            branches.append(folder / f"{place}.safetensors")
+            Branch.create(trunk, label=label, classes=classes, tap=5 if label == "child" else 8).save(branches[-1])
+    export_plan(folder / "engine.plan", trunk=folder / "t.safetensors", branches=branches)
     pixels = np.random.default_rng(0).integers(0, 255, (120, 90, 3), np.uint8)
     Image.fromarray(pixels).save(folder / "lobby.jpg")
     (folder / "torn.jpg").write_bytes((folder / "lobby.jpg").read_bytes()[:900])
