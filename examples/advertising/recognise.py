@@ -19,7 +19,10 @@ class Recogniser(Protocol):
     classes: Classes  # of all labels
 
     async def people(self, jpeg: bytes, labels: Sequence[str]) -> list[Seen]:
-        """Raises GraftError: InputError where it is the picture's fault, Overloaded where it is too much."""
+        """With answers of these labels at least.
+
+        Raises GraftError: InputError where it is the picture's fault, Overloaded where it is too much.
+        """
 
     async def close(self) -> None: ...
 
@@ -35,7 +38,7 @@ class InProcess:
         self.classes = {label: entry[1].document.classes for label, entry in found.items() if entry}
 
     async def people(self, jpeg: bytes, labels: Sequence[str]) -> list[Seen]:
-        prediction = await self._batcher.apredict(jpeg, labels=list(labels), timeout=10.0)
+        prediction = await self._batcher.apredict(jpeg, labels=_asked(labels, self.classes), timeout=10.0)
         return [Seen(p.box, 1.0 if p.score is None else p.score, p.attributes) for p in prediction]
 
     async def close(self) -> None:
@@ -55,29 +58,43 @@ class OverHTTP:
             answer.raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise InputError(f"--service: expected `graftsdk serve` at {address}, found: {error}") from error
-        self.classes = {each["label"]: tuple(each["classes"]) for each in answer.json()["labels"]}
+        plan = answer.json()
+        if plan.get("harvest"):
+            raise InputError(
+                f"--service: expected a service that keeps no pictures, found one at {address} that was started with "
+                "--harvest; each lift's screen says that none is kept: start it without"
+            )
+        self.classes = {each["label"]: tuple(each["classes"]) for each in plan["labels"]}
 
     async def people(self, jpeg: bytes, labels: Sequence[str]) -> list[Seen]:
-        query = {"labels": ",".join(labels), "masks": "none"}
+        query = {"labels": ",".join(_asked(labels, self.classes)), "masks": "none"}
         try:
             answer = await self._client.post(
                 "/v1/predict", params=query, content=jpeg, headers={"Content-Type": "image/jpeg"}
             )
         except httpx.HTTPError as error:
-            raise Unreachable(f"the service does not answer: {type(error).__name__}") from error
+            raise ServiceFailed(f"the service does not answer: {type(error).__name__}") from error
         if answer.status_code == 503:
             raise Overloaded("the service has too much to do")
         if answer.status_code != 200:
-            problem = answer.json() if "json" in answer.headers.get("content-type", "") else {}
-            raise InputError(f"the service refused: {answer.status_code} {problem.get('title', '')}")
+            code = answer.json().get("code", "") if "json" in answer.headers.get("content-type", "") else ""
+            of_the_picture = answer.status_code in (413, 422) and code != "unknown_label"
+            raise (InputError if of_the_picture else ServiceFailed)(
+                f"the service refused: {answer.status_code} {code}".rstrip()
+            )
         return [_seen(person) for person in answer.json()["persons"]]
 
     async def close(self) -> None:
         await self._client.aclose()
 
 
-class Unreachable(GraftError):
-    """The service does not answer."""
+class ServiceFailed(GraftError):
+    """The service does not answer, or refuses what is not the picture's fault: a key, a label, an error of its own."""
+
+
+def _asked(labels: Sequence[str], classes: Classes) -> list[str]:
+    """One label at the least: a plan answers no fewer, and rules that count passengers ask about none."""
+    return list(labels) or [next(iter(classes))]
 
 
 def _seen(person: dict) -> Seen:

@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ import httpx
 import numpy as np
 import pytest
 from lifts import Fleet
-from recognise import InProcess, OverHTTP
+from recognise import InProcess, OverHTTP, ServiceFailed
 from schema import read_schema
 from server import PLAN, Server
 
-from graftsdk.errors import InputError
+from graftsdk.errors import GraftError, InputError, Overloaded
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "advertising"
 LOBBY = (PLAN.parent / "lobby.jpg").read_bytes()
@@ -161,6 +162,76 @@ def test_a_service_that_is_not_there(tmp_path: Path) -> None:
         OverHTTP("http://127.0.0.1:9")
 
 
+class Answering:
+    """Stands for a service: tells a plan, and answers every snapshot in the same way."""
+
+    def __init__(self, status: int = 200, content: bytes = b"", kind: str = "application/json", **plan: Any) -> None:
+        told = json.dumps({"labels": [{"label": "child", "classes": ["no", "yes"]}], **plan}).encode()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.answer(200, told, "application/json")
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.answer(status, content, kind)
+
+            def answer(self, status: int, content: bytes, kind: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        return self.address
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(20)
+
+
+def test_a_service_that_keeps_pictures_is_refused() -> None:
+    with Answering(harvest=True) as address, pytest.raises(InputError, match="expected a service that keeps no pict"):
+        OverHTTP(address)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [
+        (422, "decode_error", InputError),
+        (413, "image_too_large", InputError),
+        (422, "unknown_label", ServiceFailed),  # the plan there is another one now
+        (401, "key", ServiceFailed),
+        (500, "engine_error", ServiceFailed),
+        (502, None, ServiceFailed),  # a proxy's page
+        (503, "overloaded", Overloaded),
+    ],
+)
+def test_whose_fault_it_is(status: int, code: str | None, error: type[GraftError]) -> None:
+    content, kind = (b"<html>", "text/html") if code is None else (json.dumps({"code": code}).encode(), "problem+json")
+
+    async def ask(address: str) -> None:
+        recogniser = OverHTTP(address)
+        with pytest.raises(
+            GraftError, match=f"{status} {code or ''}".strip() if error is not Overloaded else ""
+        ) as found:
+            await recogniser.people(LOBBY, ["child"])
+        await recogniser.close()
+        assert type(found.value) is error
+
+    with Answering(status, content, kind) as address:
+        asyncio.run(ask(address))
+
+
 def test_recognised_by_a_running_service_it_is_the_same() -> None:
     from graftsdk.predictor import Predictor
     from graftsdk.serving.run import server_of
@@ -188,6 +259,8 @@ def test_recognised_by_a_running_service_it_is_the_same() -> None:
                     assert one.attributes[label].decisions() == other.attributes[label].decisions()
             with pytest.raises(InputError):
                 await there.people(LOBBY[:300], labels)
+            for recogniser in (here, there):  # rules that only count passengers ask about no label
+                assert len(await recogniser.people(LOBBY, ())) == len(mine)
             await here.close()
             await there.close()
 
