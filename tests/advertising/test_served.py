@@ -221,12 +221,12 @@ def test_whose_fault_it_is(status: int, code: str | None, error: type[GraftError
 
     async def ask(address: str) -> None:
         recogniser = OverHTTP(address)
-        with pytest.raises(
-            GraftError, match=f"{status} {code or ''}".strip() if error is not Overloaded else ""
-        ) as found:
+        with pytest.raises(GraftError) as found:
             await recogniser.people(LOBBY, ["child"])
         await recogniser.close()
         assert type(found.value) is error
+        if error is not Overloaded:
+            assert str(found.value) == f"the service refused: {status} {code or ''}".strip()
 
     with Answering(status, content, kind) as address:
         asyncio.run(ask(address))
