@@ -84,7 +84,7 @@ class Visit:
     """A page that was just opened, what it said on the console and what it asked for."""
 
     def __init__(self, page: Any, address: str) -> None:
-        self.page = page
+        self.page, self.address = page, address
         self.said: list[str] = []
         self.asked: list[Any] = []
         page.goto("about:blank")  # nothing of the visit before, and no request of it on its way
@@ -217,6 +217,63 @@ def test_labels_switch_off_are_remembered_and_not_asked_for(visit: Visit, browse
     assert len(visit.predicted()) == 3 and "#" not in page.url
 
 
+def test_all_labels_off_asks_for_one_alone(visit: Visit) -> None:
+    page = visit.page
+    page.get_by_role("button", name="All off").click()
+    visit.sample("child")
+    assert visit.predicted()[-1].endswith("labels=suit") and "All labels are off" in page.inner_text("#scores")
+
+
+def test_another_plan_answers(visit: Visit) -> None:
+    page = visit.page
+
+    def older(route: Any) -> None:  # the plan before: another digest, a label less and one that is gone
+        answer = route.fetch()
+        plan = answer.json()
+        kept = [label for label in plan["labels"] if label["label"] != "child"]
+        gone = {**kept[0], "label": "gone"}
+        route.fulfill(
+            response=answer, json={**plan, "digest": "0" * 64, "labels": [*kept, gone], "profiles": ["night"]}
+        )
+
+    for asked, off in (("seen by the answer's digest", ""), ("refused: one is gone", "suit")):
+        page.route("**/v1/plan", older, times=1)
+        page.goto("about:blank")
+        page.goto(f"{visit.address}#off={off}&profile={'night' if off else ''}")
+        page.get_by_role("switch", name="gone").wait_for()
+        assert page.get_by_role("switch", name="child").count() == 0, asked
+        visit.sample("child")
+        page.get_by_role("switch", name="child").wait_for()
+        page.wait_for_selector("#scores th:text-is('child')")
+        assert page.get_by_role("switch", name="gone").count() == 0, asked
+        assert page.inner_text("#plan-chip") != f"plan {'0' * 12}" and page.locator(".alert").count() == 0, asked
+        assert "profile" not in visit.predicted()[-1], asked
+
+
+def test_what_is_refused_is_not_called_a_bad_picture(visit: Visit) -> None:
+    page = visit.page
+    detail = {"title": "Unprocessable Content", "status": 422, "detail": "labels: expected others"}
+    page.route("**/v1/predict*", lambda route: route.fulfill(status=422, json={**detail, "code": "unknown_label"}))
+    page.click("[data-sample=child]")
+    page.get_by_role("alert").get_by_text("The request was refused").wait_for()
+    assert len(visit.predicted()) == 2  # once more with the plan read anew, and no more
+
+
+def test_a_profile_in_the_address_decides(visit: Visit) -> None:
+    page = visit.page
+    page.route("**/v1/plan", lambda route: _answer_with(route, profiles=["night"]))
+    page.route("**/v1/predict*", lambda route: route.continue_(url=re.sub("&profile=night", "", route.request.url)))
+    page.reload()
+    page.get_by_role("switch", name="courier").wait_for()
+    visit.sample("child")
+    with page.expect_request(lambda request: request.url.endswith("profile=night")):
+        page.evaluate("location.hash = 'profile=night'")
+    assert page.input_value("#profile") == "night"
+    with page.expect_request(lambda request: "v1/predict" in request.url and "profile" not in request.url):
+        page.evaluate("location.hash = 'profile=nobody'")
+    assert page.input_value("#profile") == "" and "#" not in page.url
+
+
 def test_a_broken_file_is_told(visit: Visit) -> None:
     page = visit.sample("child")
     page.set_input_files("#file", files=[{"name": "x.jpg", "mimeType": "image/jpeg", "buffer": b"\xff\xd8\xff no"}])
@@ -229,7 +286,12 @@ def test_a_broken_file_is_told(visit: Visit) -> None:
 
 def test_a_service_that_keeps_crops_says_so(visit: Visit) -> None:
     page = visit.page
-    assert "stores it nowhere" in page.inner_text("#privacy")
+    page.get_by_text("stores it nowhere").wait_for()
+    page.route("**/v1/plan", lambda route: route.abort())  # not known yet
+    page.reload()
+    page.get_by_text("No answer").wait_for()
+    assert "stores it nowhere" not in page.inner_text("#privacy")
+    page.unroute_all()
     page.route("**/v1/plan", lambda route: _answer_with(route, harvest=True, profiles=["lobby"]))
     page.reload()
     page.get_by_text("keeps a few crops a day").wait_for()
@@ -298,6 +360,8 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(visit: Visit) -> None:
         page.locator(".badge").first.click()
         card = page.locator("#card").bounding_box()
         assert card["x"] >= 0 and card["x"] + card["width"] <= 360 and card["y"] + card["height"] <= 740
+        page.get_by_role("button", name="Close").click()
+        assert page.locator("#card").is_hidden()
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 24)"
     finally:
         page.emulate_media(color_scheme="light")

@@ -12,6 +12,8 @@ const shown = (label) => !settings.off.has(label);
 const stage = new Stage(panels.mark);
 
 let labels = []; // of the plan
+let profiles = []; // of the service
+let digest = ""; // of the plan whose labels these are
 let picture = null; // the Blob that is looked at; nothing else keeps it
 let answer = null;
 let running = null; // AbortController of the request under way
@@ -20,14 +22,15 @@ async function readPlan() {
   try {
     const plan = await service.plan();
     labels = plan.labels.map(({ label }) => label);
+    profiles = plan.profiles ?? [];
+    digest = plan.digest;
+    settings.profile = known(settings.profile);
     panels.plan(plan);
     panels.switches(labels, settings.off, switched);
-    panels.profiles(plan.profiles ?? [], settings.profile);
-    if (plan.harvest) {
-      at("privacy").textContent =
-        "A picture goes to this service only, which keeps a few crops a day that it is unsure of, for annotation.";
-    }
-    if (settings.profile && !(plan.profiles ?? []).includes(settings.profile)) settings.profile = "";
+    panels.profiles(profiles, settings.profile);
+    at("privacy").textContent = plan.harvest
+      ? "A picture goes to this service only, which keeps a few crops a day that it is unsure of, for annotation."
+      : "A picture goes to this service only, to be answered. This page stores it nowhere.";
     at("below").hidden = false;
     panels.calm();
     return true;
@@ -50,15 +53,16 @@ async function look(blob) {
   if (picture === blob) await ask(); // else another one came meanwhile
 }
 
-async function ask() {
+// `again`: ask once more where the plan or the profiles turn out to be others than those that are known here.
+async function ask(again = true) {
   running?.abort();
   const mine = (running = new AbortController());
   busy(true);
-  const wanted = labels.filter(shown);
+  const wanted = labels.some(shown) ? labels.filter(shown) : labels.slice(0, 1); // none at all cannot be asked for
   const begun = performance.now();
   try {
     const found = await service.predict(picture, {
-      labels: wanted.length && wanted.length < labels.length ? wanted : null,
+      labels: wanted.length < labels.length ? wanted : null,
       profile: settings.profile,
       signal: mine.signal,
     });
@@ -70,9 +74,16 @@ async function ask() {
     show();
     const count = found.persons.length;
     const who = count ? `${count} person${count === 1 ? "" : "s"} found` : "Nobody found";
-    say(`${who}${found.truncated ? ", the least sure left out" : ""}.${count ? " Point at one, or go to it with Tab, to see its scores." : ""}`);
+    const how = matchMedia("(hover: none)").matches ? "Tap one" : "Point at one, or go to it with Tab,";
+    say(`${who}${found.truncated ? ", the least sure left out" : ""}.${count ? ` ${how} to see its scores.` : ""}`);
+    if (found.plan !== digest && (await readPlan()) && again && running === mine && missing()) await ask(false);
   } catch (error) {
     if (error.name === "AbortError" || running !== mine) return;
+    if (again && ["unknown_label", "unknown_profile"].includes(error.code) && (await readPlan())) {
+      if (running === mine) await ask(false);
+      return;
+    }
+    if (running !== mine) return;
     answer = null;
     stage.persons([], { size: null });
     if (at("photo").hidden) stage.clear();
@@ -109,22 +120,30 @@ function failed(error, again) {
 function switched(label, on) {
   if (on) settings.off.delete(label);
   else settings.off.add(label);
-  labelsChanged();
+  settingsChanged();
 }
 
-function labelsChanged() {
+// What was off when the picture was asked about has no scores yet.
+function missing() {
+  return answer && labels.some((label) => shown(label) && !answer.labels.includes(label));
+}
+
+// A profile, or "" where the service has none of that name.
+function known(profile) {
+  return !digest || profiles.includes(profile) ? profile : "";
+}
+
+function settingsChanged(decided = false) {
   address.write(settings);
   stage.labels(shown);
   show();
-  // What was off when the picture was asked about has no scores yet.
-  const missing = answer && labels.some((label) => shown(label) && !answer.labels.includes(label));
-  if (picture && (missing || running)) ask();
+  if (picture && (decided || missing() || running)) ask();
 }
 
 function allLabels(on) {
   settings.off = new Set(on ? [] : labels);
   panels.setSwitches(settings.off);
-  labelsChanged();
+  settingsChanged();
 }
 
 function busy(on) {
@@ -181,8 +200,7 @@ at("all-labels").addEventListener("click", () => allLabels(true));
 at("no-labels").addEventListener("click", () => allLabels(false));
 at("profile").addEventListener("change", ({ target }) => {
   settings.profile = target.value;
-  address.write(settings);
-  if (picture) ask();
+  settingsChanged(true);
 });
 at("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -193,10 +211,11 @@ at("key-form").addEventListener("submit", (event) => {
 });
 window.addEventListener("hashchange", () => {
   const { off, profile } = address.read();
-  Object.assign(settings, { off, profile });
+  const decided = known(profile) !== settings.profile;
+  Object.assign(settings, { off, profile: known(profile) });
   panels.setSwitches(off);
-  at("profile").value = profile;
-  labelsChanged();
+  at("profile").value = settings.profile;
+  settingsChanged(decided);
 });
 
 start();

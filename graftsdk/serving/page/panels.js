@@ -9,6 +9,7 @@ const HEADINGS = {
   415: "No kind of picture that is read here", 422: "This picture could not be read", 429: "Too many requests",
   500: "The service failed", 503: "The service is busy",
 };
+const OF_THE_REQUEST = ["unknown_label", "unknown_profile", "unknown_parameter", "invalid_parameter"]; // 422 too
 const STAGES = { decode: "read the picture", segment: "find persons", crop: "cut them out", engine: "trunk and branches" };
 
 export function persons(answer, shown, point) {
@@ -144,7 +145,8 @@ export function plan(document) {
 export function trouble(error, again) {
   const box = element("div", "alert");
   const text = element("div");
-  text.append(element("strong", "", HEADINGS[error.status] ?? error.title ?? "Something went wrong"), element("p", "", sentence(error.detail ?? String(error))));
+  const heading = HEADINGS[OF_THE_REQUEST.includes(error.code) ? 400 : error.status] ?? error.title;
+  text.append(element("strong", "", heading ?? "Something went wrong"), element("p", "", sentence(error.detail ?? String(error))));
   const small = [error.status ? `status ${error.status}` : "", error.code, error.id ? `request ${error.id}` : ""];
   if (small.some(Boolean)) text.append(element("p", "fine", small.filter(Boolean).join(" · ")));
   box.append(text);

@@ -187,6 +187,12 @@ export class Stage {
     number.style.color = text;
     head.append(number, element("strong", "", `Person ${person.index + 1}`));
     if (person.score !== null) head.append(element("span", "sure", `found ${person.score.toFixed(2)}`));
+    const close = element("button", "small close", "×"); // for fingers; keys have Escape
+    close.type = "button";
+    close.tabIndex = -1;
+    close.setAttribute("aria-label", "Close");
+    close.addEventListener("click", () => this.#look(-1, -1));
+    head.append(close);
     this.card.replaceChildren(head, element("p", "scale", "score / threshold"), readings(person, this.#shown));
     this.card.setAttribute("aria-label", `Attributes of person ${person.index + 1}`);
     this.card.hidden = false;
