@@ -360,6 +360,8 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(visit: Visit) -> None:
         page.locator(".badge").first.click()
         card = page.locator("#card").bounding_box()
         assert card["x"] >= 0 and card["x"] + card["width"] <= 360 and card["y"] + card["height"] <= 740
+        page.locator("#card .readings").evaluate("found => found.classList.add('dense')")  # as of many labels
+        assert page.locator("#card").bounding_box()["width"] <= 360 - 2 * 8
         page.get_by_role("button", name="Close").click()
         assert page.locator("#card").is_hidden()
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 24)"
