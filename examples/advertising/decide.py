@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from random import Random
 
 from schema import Description, Rule, Schema
 
@@ -30,28 +31,36 @@ class Shown:
     rival_since: float | None = None  # None: nobody is about to take over
 
 
-def decide(schema: Schema, shown: Shown | None, passengers: Sequence[Passenger], at: float, local: datetime) -> Shown:
+def decide(
+    schema: Schema,
+    shown: Shown | None,
+    passengers: Sequence[Passenger],
+    at: float,
+    local: datetime,
+    count: int | None = None,
+) -> Shown:
     """What is shown from now on.
 
     Args:
         shown: what this gave last time for this lift; None at first.
         at: when the passengers were seen, in seconds.
         local: the time on the wall there.
+        count: how many there are, where it is not the number of those told of: one may be among them twice.
     """
+    count = len(passengers) if count is None else count
     forbidden = {never.category for never in schema.never if any(fits(one, never.someone) for one in passengers)}
-    holding = [
-        rule
-        for rule in schema.rules
-        if holds(rule, passengers, local) and schema.advertisements[rule.show].category not in forbidden
-    ]
+    allowed = {name for name, each in schema.advertisements.items() if each.category not in forbidden}
+    holding = [rule for rule in schema.rules if allowed & {*rule.show} and holds(rule, passengers, count, local)]
     best = holding[0] if holding else None
     if shown is not None:  # of equals, the one that is on the screen
         best = next((r for r in holding if r.name == shown.rule and r.priority == holding[0].priority), best)
-    name, show = (best.name, best.show) if best else (None, schema.default)
+    name = best.name if best else None
+    choice = [each for each in best.show if each in allowed] if best else [schema.default]
+    show = Random(at).choice(choice)  # the same for the same snapshot
 
-    if shown is None or schema.advertisements[shown.advertisement].category in forbidden:
+    if shown is None or shown.advertisement not in allowed:
         return Shown(show, name, at)
-    if show == shown.advertisement:  # of another rule perhaps, but the screen stays as it is
+    if shown.advertisement in choice:  # of another rule perhaps, but the screen stays as it is
         return replace(shown, rule=name, rival=None, rival_since=None)
     since = shown.rival_since if shown.rival == name and shown.rival_since is not None else at
     hold = next((rule.hold for rule in schema.rules if rule.name == shown.rule), 0.0)
@@ -60,10 +69,10 @@ def decide(schema: Schema, shown: Shown | None, passengers: Sequence[Passenger],
     return replace(shown, rival=name, rival_since=since)
 
 
-def holds(rule: Rule, passengers: Sequence[Passenger], local: datetime) -> bool:
+def holds(rule: Rule, passengers: Sequence[Passenger], count: int, local: datetime) -> bool:
     return (
-        rule.at_least <= len(passengers)
-        and (rule.at_most is None or len(passengers) <= rule.at_most)
+        rule.at_least <= count
+        and (rule.at_most is None or count <= rule.at_most)
         and rule.window.holds(local)
         and (rule.someone is None or any(fits(one, rule.someone) for one in passengers))
         and (rule.nobody is None or not any(fits(one, rule.nobody) for one in passengers))

@@ -33,8 +33,8 @@ async def main(count: int) -> None:
         seen = [await recogniser.people(jpeg, schema.labels) for jpeg in draw_ride(ride)]
         snapshots += len(seen)
         passengers = Passengers(schema.timing)
-        raw = [[dict(person.attributes) for person in people] for people in seen]
-        smoothed = [passengers.update(people, INTERVAL * at) for at, people in enumerate(seen)]
+        raw = [([dict(person.attributes) for person in people], len(people)) for people in seen]
+        smoothed = [(passengers.update(people, INTERVAL * at), passengers.count) for at, people in enumerate(seen)]
         for name, told, rules in (
             ("the newest answer", raw, hasty),
             ("smoothed", smoothed, hasty),
@@ -42,8 +42,8 @@ async def main(count: int) -> None:
             ("smoothed, hysteresis", smoothed, schema),
         ):
             shown, line = None, []
-            for at, people in enumerate(told):
-                shown = decide(rules, shown, people, INTERVAL * at, NOON)
+            for at, (people, number) in enumerate(told):
+                shown = decide(rules, shown, people, INTERVAL * at, NOON, number)
                 line.append(shown.advertisement)
             changes[name] = changes.get(name, 0) + sum(a != b for a, b in pairwise(line))
             triples = zip(line, line[1:], line[2:], strict=False)

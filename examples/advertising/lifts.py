@@ -11,12 +11,13 @@ import contextlib
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from decide import Passenger, Shown, decide
-from passengers import Passengers
+from passengers import Passengers, Seen
 from recognise import Recogniser
 from schema import Schema
 
@@ -70,7 +71,7 @@ class Totals:
 
 
 class Fleet:
-    """Raises Overloaded from `post` and `lift` where there is no room."""
+    """Raises Overloaded from `post`, `lift` and `room` where there is no room."""
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class Fleet:
         self.totals = Totals()
         self.bell = Bell()  # rings when anything changes
         self.closed = False
+        self.streams = 0  # open ones: screens and dashboards
         self._waiting: dict[str, tuple[float, bytes]] = {}  # lift -> when it came, and the snapshot
         self._bytes = 0
         self._work = asyncio.Condition()
@@ -96,12 +98,16 @@ class Fleet:
 
     # --------------------------------------------------------------------------------------------------- from outside
 
+    def room(self, name: str) -> None:
+        """Raises Overloaded where it is one lift too many."""
+        if name not in self.lifts and len(self.lifts) >= self._most_lifts:
+            raise Overloaded(f"expected at most {self._most_lifts} lifts, found another one; raise --most-lifts")
+
     def lift(self, name: str) -> Lift:
+        self.room(name)
         found = self.lifts.get(name)
         if found is None:
-            if len(self.lifts) >= self._most_lifts:
-                raise Overloaded(f"expected at most {self._most_lifts} lifts, found another one; raise --most-lifts")
-            shown = decide(self.schema, None, (), time.monotonic(), datetime.now())
+            shown = decide(self.schema, None, (), time.monotonic(), datetime.now(self.schema.zone))
             found = self.lifts[name] = Lift(name, Passengers(self.schema.timing), shown)
             self._changed(found)
         return found
@@ -156,13 +162,16 @@ class Fleet:
             self._bytes -= len(jpeg)
             lift = self.lifts[name]
             lift.busy = True
+            people: Sequence[Seen] = ()
             try:
                 people = await self._recogniser.people(jpeg, self.schema.labels)
             except InputError:
                 self.totals.unreadable += 1
                 self._trouble(lift, "unreadable snapshot")
-            except Overloaded:
-                self.totals.failed += 1  # the next one will do
+            except Overloaded:  # the next one will do: nothing for the log
+                self.totals.failed += 1
+                lift.problem = "not looked at: too much to do"
+                self._changed(lift)
             except GraftError as error:
                 self.totals.failed += 1
                 self._trouble(lift, str(error))
@@ -177,7 +186,7 @@ class Fleet:
                 self._ages.append((time.monotonic(), time.monotonic() - at))
             finally:
                 lift.busy = False
-                del jpeg
+                del jpeg, people  # nothing of it stays while this waits for work
             async with self._work:
                 self._work.notify()  # a newer one of this lift may have waited for it
 
@@ -188,7 +197,7 @@ class Fleet:
     def _decide(self, lift: Lift, passengers: list[Passenger], at: float) -> None:
         before = lift.shown
         lift.known_at, lift.told = at, passengers
-        lift.shown = decide(self.schema, before, passengers, at, datetime.now())
+        lift.shown = decide(self.schema, before, passengers, at, datetime.now(self.schema.zone), lift.passengers.count)
         if lift.shown.advertisement != before.advertisement:
             # What is logged, all of it: see docs/advertising.md.
             log.info("%s shows %s (%s)", lift.name, lift.shown.advertisement, lift.shown.rule or "default")
@@ -230,6 +239,7 @@ class Fleet:
             "lift": lift.name,
             "advertisement": lift.shown.advertisement,
             "rule": lift.shown.rule,
+            "count": lift.passengers.count,
             "people": [_told(passenger) for passenger in lift.told],
             "age": None if lift.snapshot_at is None else round(now - lift.snapshot_at, 2),
             "problem": lift.problem,

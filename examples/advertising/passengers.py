@@ -7,6 +7,7 @@ long gap everybody is new. A number means nothing beyond the ride, and leaves th
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -47,7 +48,14 @@ class _Track:
 
 
 class Passengers:
-    """Those of one lift."""
+    """Those of one lift.
+
+    Attributes:
+        count: how many there are: the most that a snapshot of the last `linger` seconds showed. Who walks across the
+            lift between two snapshots is somebody new to ByteTrack, and among the passengers twice for a while.
+    """
+
+    count: int
 
     def __init__(self, timing: Timing) -> None:
         self._linger = timing.linger
@@ -55,7 +63,9 @@ class Passengers:
 
     def forget(self) -> None:
         self._tracks: dict[int, _Track] = {}
+        self._counts: deque[tuple[float, int]] = deque()  # snapshots of the last `linger` seconds: when, how many
         self._at = 0.0
+        self.count = 0
         self._tracker = ByteTrackTracker(
             lost_track_buffer=3,  # snapshots
             track_activation_threshold=0.0,  # the segmenter has left out whoever is unsure
@@ -88,4 +98,9 @@ class Passengers:
             else:
                 self._tracks.setdefault(int(number), _Track(at)).add(attributes, at)
         self._tracks = {number: track for number, track in self._tracks.items() if at - track.at <= self._linger}
-        return [track.told for track in self._tracks.values()] + new
+        passengers = [track.told for track in self._tracks.values()] + new
+        self._counts.append((at, len(people)))
+        while at - self._counts[0][0] > self._linger:
+            self._counts.popleft()
+        self.count = min(len(passengers), max(count for _, count in self._counts))
+        return passengers

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from zoneinfo import ZoneInfo
 
 from graftsdk.errors import InputError
 
@@ -74,7 +76,7 @@ class Window:
 @dataclass(frozen=True)
 class Rule:
     name: str
-    show: str
+    show: tuple[str, ...]  # advertisements of equal worth
     priority: int
     hold: float
     someone: Description | None
@@ -99,6 +101,7 @@ class Schema:
     rules: tuple[Rule, ...]  # the highest priority first, then as in the file
     never: tuple[Never, ...]
     advertisements: Mapping[str, Advertisement]
+    zone: ZoneInfo | None = None  # of the rules' times; None: the server's
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -129,13 +132,18 @@ class _Reader:
         self._name, self._lines, self._classes = name, text.splitlines(), classes
 
     def schema(self, found: dict[str, Any]) -> Schema:
-        self._keys(found, "", {"default", "timing", "rule", "never", "advertisements"}, ("default", "timing"))
+        known = {"default", "timezone", "timing", "rule", "never", "advertisements"}
+        self._keys(found, "", known, ("default", "timing"))
         timing = found["timing"]
         self._keys(timing, "[timing]", keys := {"hold", "settle", "linger", "forget"}, sorted(keys))
         seconds = Timing(**{key: self._seconds(timing, key, "[timing]") for key in keys})
         told = found.get("advertisements", {})
         if not isinstance(told, dict):
             self._wrong("", "advertisements", "a table for each, [advertisements.NAME]", told)
+        for name in told:
+            if not re.fullmatch("[A-Za-z0-9_-]+", name):
+                expected = "letters, digits, - and _ as the name of an advertisement"
+                self._wrong("", f'advertisements."{name}"', expected, name)
         shown = {name: self._advertisement(name, value) for name, value in told.items()}
         rules = [self._rule(at, each, seconds, shown) for at, each in enumerate(self._list(found, "rule"))]
         categories = {each.category for each in shown.values()}
@@ -148,14 +156,16 @@ class _Reader:
             if each.category == shown[found["default"]].category:
                 self._wrong("", "default", "an advertisement of a category without [[never]]", found["default"])
         rules.sort(key=lambda rule: -rule.priority)
-        return Schema(found["default"], seconds, tuple(rules), tuple(never), shown)
+        return Schema(found["default"], seconds, tuple(rules), tuple(never), shown, self._zone(found))
 
     def _rule(self, at: int, found: Any, timing: Timing, shown: Mapping[str, Advertisement]) -> Rule:
         place = f"[[rule]] {at + 1}"
         known = {"name", "show", "priority", "hold", "someone", "nobody", "passengers", "from", "until", "days"}
         self._keys(found, place, known, ("name", "show", "priority"))
         self._text(found, "name", place)
-        self._shown(found, "show", place, shown)
+        show = found["show"] if isinstance(found["show"], list) else [found["show"]]
+        if not show or any(not isinstance(name, str) or name not in shown for name in show):
+            self._wrong(place, "show", f"an advertisement or a list of some: {_listed(shown)}", found["show"])
         if type(found["priority"]) is not int:
             self._wrong(place, "priority", "a whole number, the highest wins", found["priority"])
         count = found.get("passengers", {})
@@ -163,6 +173,8 @@ class _Reader:
         for key, value in count.items():
             if type(value) is not int or value < 0:
                 self._wrong(place, "passengers", f"a whole number from 0 as {key}", value)
+        if count.get("at_least", 0) > count.get("at_most", math.inf):
+            self._wrong(place, "passengers", "at_least no greater than at_most", count)
         people = {key: self._description(found, key, place) for key in ("someone", "nobody")}
         if not (people["someone"] or people["nobody"] or count):
             self._wrong(
@@ -170,17 +182,17 @@ class _Reader:
             )
         hold = self._seconds(found, "hold", place) if "hold" in found else timing.hold
         return Rule(
-            found["name"], found["show"], found["priority"], hold, people["someone"], people["nobody"],
+            found["name"], tuple(show), found["priority"], hold, people["someone"], people["nobody"],
             count.get("at_least", 0), count.get("at_most"), self._window(found, place),
         )  # fmt: skip
 
     def _never(self, at: int, found: Any, categories: set[str]) -> Never:
         place = f"[[never]] {at + 1}"
         self._keys(found, place, {"category", "someone", "score"}, ("category", "someone"))
-        if found["category"] not in categories:
+        if not isinstance(found["category"], str) or found["category"] not in categories:
             self._wrong(place, "category", f"a category of an advertisement: {_listed(categories)}", found["category"])
         score = found.get("score")
-        if score is not None and not (isinstance(score, (int, float)) and 0 < score <= 1):
+        if score is not None and not (type(score) in (int, float) and 0 < score <= 1):
             self._wrong(place, "score", "a probability above 0, at most 1", score)
         described = self._description(found, "someone", place)
         assert described is not None  # `_keys` asked for it
@@ -224,6 +236,15 @@ class _Reader:
             self._wrong(place, "days", f"a list of {_listed(DAYS)}", days)
         return Window(times["from"], times["until"], tuple(map(DAYS.index, days)))
 
+    def _zone(self, found: dict[str, Any]) -> ZoneInfo | None:
+        if "timezone" not in found:
+            return None
+        try:
+            return ZoneInfo(found["timezone"])
+        except (KeyError, OSError, TypeError, ValueError, AttributeError):  # it refuses in all these ways
+            expected = 'a time zone that this machine knows (with `pip install tzdata` all), such as "Europe/Berlin"'
+            self._wrong("", "timezone", expected, found["timezone"])
+
     def _list(self, found: dict[str, Any], key: str) -> list[Any]:
         value = found.get(key, [])
         if not isinstance(value, list):
@@ -254,7 +275,7 @@ class _Reader:
         if not isinstance(found[key], str) or found[key] not in shown:
             self._wrong(place, key, f"an advertisement: {_listed(shown)}", found[key])
 
-    def _wrong(self, place: str, key: str, expected: str, found: Any) -> None:
+    def _wrong(self, place: str, key: str, expected: str, found: Any) -> NoReturn:
         at = f" {key}" if key else ""
         raise InputError(
             f"{self._name}, line {self._line(place, key)}: {place}{at}: expected {expected}; found {found!r:.80}"
@@ -269,13 +290,13 @@ class _Reader:
             words = rest.split()
             count = int(words[0]) if words else 1
             key = words[1] if len(words) > 1 else key  # of a table in a line
-            bare = header.strip("[]").replace("advertisements.", r"advertisements\s*\.\s*")
+            bare = re.sub(r"^advertisements\.(.*)", r"""advertisements\\s*\\.\\s*["']?\1["']?""", header.strip("[]"))
             same = [at for at, line in enumerate(self._lines) if re.match(rf"\s*\[+\s*{bare}\s*\]+", line)]
             start = same[count - 1] if len(same) >= count else 0
         for at in range(start, len(self._lines) if key else start):
             if at > start and place and re.match(r"\s*\[", self._lines[at]):
                 break
-            if re.match(rf"""\s*\[*["']?{re.escape(key)}\b""", self._lines[at]):
+            if re.match(rf"""\s*\[*["']?{re.escape(key)}(?!\w)""", self._lines[at]):
                 return at + 1
         return start + 1
 

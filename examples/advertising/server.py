@@ -23,7 +23,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,7 +43,8 @@ PLAN = HERE.parent / "demo.plan"
 MOST_BYTES = 2 * 2**20  # of a snapshot
 SLOWEST = 10.0  # seconds for a snapshot to come in
 TOGETHER = 0.25  # seconds over which the dashboard's changes are gathered
-ALIVE = 5.0  # seconds after which a stream that has nothing to say says so
+ALIVE = 5.0  # seconds after which a stream that has nothing to say says so; pages wait for twice that
+MOST_STREAMS = 2000  # pages that are open at a time
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
@@ -81,10 +82,12 @@ def create_app(fleet: Fleet) -> FastAPI:
             stream = _dashboard(fleet)
         else:
             _check(lift)
-            fleet.lift(lift)  # or there is no room, and that is an answer of its own
+            fleet.room(lift)  # or there is none, and that is an answer of its own
             stream = _screen(fleet, lift)
+        if fleet.streams >= MOST_STREAMS:
+            raise Overloaded(f"expected at most {MOST_STREAMS} open screens and dashboards, found another one")
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+        return StreamingResponse(_counted(fleet, stream), media_type="text/event-stream", headers=headers)
 
     @app.get("/totals")
     async def totals(seconds: Annotated[float, Query(gt=0, le=600)] = 10.0) -> dict[str, Any]:
@@ -109,7 +112,8 @@ def create_app(fleet: Fleet) -> FastAPI:
     async def overloaded(_: Request, error: Overloaded) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "5"})
 
-    files = {path.name: _file(path) for folder in (HERE / "pages", CARDS) for path in folder.iterdir()}
+    paths = [path for folder in (HERE / "pages", CARDS) for path in folder.iterdir() if path.suffix in KINDS]
+    files = {path.name: _file(path) for path in paths}
     return app
 
 
@@ -139,7 +143,17 @@ def _file(path: Path) -> Response:
 # ------------------------------------------------------------------------------------------------------------- events
 
 
-async def _screen(fleet: Fleet, name: str) -> AsyncIterator[str]:
+async def _counted(fleet: Fleet, stream: AsyncGenerator[str, None]) -> AsyncIterator[str]:
+    fleet.streams += 1
+    try:
+        async with contextlib.aclosing(stream):
+            async for event in stream:
+                yield event
+    finally:
+        fleet.streams -= 1
+
+
+async def _screen(fleet: Fleet, name: str) -> AsyncGenerator[str, None]:
     """What the lift shows now, then each change. A page that was away gets the newest, not what it missed."""
     lift = fleet.lift(name)
     lift.screens += 1
@@ -151,14 +165,14 @@ async def _screen(fleet: Fleet, name: str) -> AsyncIterator[str]:
                 told = lift.shown.advertisement
                 yield _event("advertisement", _card(fleet.schema, told))
             else:
-                yield ": alive\n\n"
+                yield _event("alive", {})  # no comment: pages do not hear of those
             if told == lift.shown.advertisement:  # it may have changed while that was sent
                 await lift.bell.wait(ALIVE)
     finally:
         fleet.left(lift)
 
 
-async def _dashboard(fleet: Fleet) -> AsyncIterator[str]:
+async def _dashboard(fleet: Fleet) -> AsyncGenerator[str, None]:
     """All lifts, then those that change, gathered: what comes out is bounded, whatever comes in."""
     cards = {name: _card(fleet.schema, name) for name in fleet.schema.advertisements}
     yield "retry: 1000\n\n" + _event("advertisements", cards)

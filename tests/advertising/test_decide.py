@@ -133,6 +133,25 @@ def test_of_equal_priorities_the_one_on_the_screen_stays(schema: Schema) -> None
     assert shown == Shown("parcels", "parcels", 0.0)
 
 
+def test_one_of_several_is_drawn_and_stays(schema: Schema) -> None:
+    rules = tuple(replace(rule, show=("toys", "wine", "sun")) for rule in schema.rules if rule.name == "children")
+    several = replace(schema, rules=rules)
+    drawn = {decide(several, None, [CHILD], 0.37 * at, NOON).advertisement for at in range(200)}
+    assert drawn == {"toys", "sun"}  # [[never]] says of a child: no alcohol
+    for first in ("toys", "sun"):
+        shown = Shown(first, "children", 0.0)
+        for at in range(1, 40):
+            shown = decide(several, shown, [CHILD], 2.0 * at, NOON)
+        assert shown == Shown(first, "children", 0.0)
+    shown = decide(several, Shown("wine", "friends", 0.0), [CHILD], 0.1, NOON)
+    assert shown.advertisement in ("toys", "sun") and shown.since == 0.1
+
+
+def test_a_count_may_be_less_than_those_told_of(schema: Schema) -> None:
+    assert decide(schema, None, [PLAIN, PLAIN], 0.0, EVENING, count=1).advertisement == "pizza"
+    assert decide(schema, None, [PLAIN, PLAIN], 0.0, EVENING, count=2).advertisement == "wine"
+
+
 def test_a_rule_has_a_hold_of_its_own(schema: Schema) -> None:
     shown = decide(schema, None, [person(courier=0.9)], 0.0, NOON)
     times = []

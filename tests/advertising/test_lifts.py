@@ -36,6 +36,8 @@ class Slow:
             raise DecodeError("no picture")
         if jpeg == b"bug":
             raise ZeroDivisionError
+        if jpeg == b"more":
+            raise Overloaded("too much")
         return []
 
 
@@ -95,13 +97,15 @@ def test_bad_snapshots_end_nothing(schema: Schema, caplog: pytest.LogCaptureFixt
         fleet = Fleet(schema, slow, in_flight=1)
         running = asyncio.create_task(fleet.run())
         problems = []
-        for jpeg in (b"bad", b"bug", b"good"):
+        for jpeg in (b"bad", b"bug", b"more", b"good"):
             await fleet.post("a", jpeg)
             slow.go.release()
             await settled()
             problems.append(fleet.lifts["a"].problem)
-        assert problems == ["unreadable snapshot", "internal error, see the log", None]
-        assert (fleet.totals.unreadable, fleet.totals.failed, fleet.totals.answered) == (1, 1, 1)
+        assert problems == [
+            "unreadable snapshot", "internal error, see the log", "not looked at: too much to do", None
+        ]  # fmt: skip
+        assert (fleet.totals.unreadable, fleet.totals.failed, fleet.totals.answered) == (1, 2, 1)
         await finished(slow, running, 0)
 
     asyncio.run(scene())

@@ -51,3 +51,21 @@ def test_after_a_long_gap_everybody_is_new(gap: float) -> None:
     for at in (0.0, 2.0, 4.0):
         passengers.update([seen(100, 0.9)], at)
     assert children(passengers, [seen(100, 0.1)], 4.0 + gap) == [gap < 5]
+
+
+def test_who_walks_across_the_lift_is_counted_once() -> None:
+    passengers = Passengers(TIMING)
+    told = []
+    for at, left in enumerate((100, 100, 500, 500, 500, 500)):
+        told.append((len(passengers.update([seen(left, 0.9)], 2.0 * at)), passengers.count))
+    assert told == [(1, 1), (1, 1), (2, 1), (2, 1), (1, 1), (1, 1)]
+
+
+def test_who_is_hidden_still_counts() -> None:
+    passengers = Passengers(TIMING)
+    people = [seen(100, 0.9), seen(400, 0.2)]
+    counts = []
+    for at, shown in enumerate([people, people, people[1:], people[1:], people[1:], [], [], []]):
+        passengers.update(shown, 2.0 * at)
+        counts.append(passengers.count)
+    assert counts == [2, 2, 2, 2, 1, 1, 1, 0]

@@ -16,6 +16,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+import server
 from lifts import Fleet
 from recognise import InProcess, OverHTTP, ServiceFailed
 from schema import read_schema
@@ -104,7 +105,8 @@ def test_from_a_snapshot_to_the_screen_and_the_dashboard(running: Running) -> No
                 break
         tile = tiles["a-1"]
         assert tile["advertisement"] == card["name"] and tile["rule"] and tile["problem"] is None
-        assert len(tile["people"]) == 3 and set(tile) == {"lift", "advertisement", "rule", "people", "age", "problem"}
+        assert len(tile["people"]) == 3 and tile["count"] == 3
+        assert set(tile) == {"lift", "advertisement", "rule", "count", "people", "age", "problem"}
         assert wall.next("totals")["answered"] >= 1
 
 
@@ -155,6 +157,36 @@ def test_a_name_that_was_only_looked_at_is_forgotten(running: Running) -> None:
     while "typo" in running.fleet.lifts:
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def test_a_stream_that_has_nothing_to_say_says_so(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "ALIVE", 0.1)
+    with httpx.stream("GET", f"{running.address}/events", params={"lift": "quiet"}, timeout=20) as screen:
+        events = Events(screen)
+        assert [events.next("alive"), events.next("alive")] == [{}, {}]  # a comment would not reach a page
+
+
+def test_there_is_an_end_to_streams(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    until = time.monotonic() + 20
+    while running.fleet.streams:  # those of other tests
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    monkeypatch.setattr(server, "MOST_STREAMS", 1)
+    with httpx.stream("GET", f"{running.address}/events", timeout=20) as board:
+        events = Events(board)
+        events.next("all")
+        for lift in ({}, {"lift": "one-more"}):
+            answer = httpx.get(f"{running.address}/events", params=lift)
+            assert answer.status_code == 503 and "expected at most 1 open screens" in answer.json()["detail"]
+        assert "one-more" not in running.fleet.lifts
+
+
+def test_other_files_beside_the_cards_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("toys.svg", "toys.svg~", "photo.xcf"):
+        (tmp_path / name).write_text("<svg/>")
+    monkeypatch.setattr(server, "CARDS", tmp_path)
+    (files,) = (route.endpoint.__closure__ for route in server.create_app(None).routes if route.path == "/files/{name}")
+    assert {"toys.svg", "screen.html"} <= set(files[0].cell_contents) and "toys.svg~" not in files[0].cell_contents
 
 
 def test_a_service_that_is_not_there(tmp_path: Path) -> None:
@@ -320,6 +352,53 @@ def test_pages(running: Running, browser: Any) -> None:
     board.wait_for_url("**/lifts/p-2")
     assert said == []
     assert {url.split("/")[2] for url in asked} == {running.address.split("/")[2]}  # nothing from outside
+    context.close()
+
+
+def test_a_connection_that_breaks_without_a_sign(
+    running: Running, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "ALIVE", 600.0)  # the server says nothing, and the connection stays open
+    context = browser.new_context(reduced_motion="reduce")
+    screen = context.new_page()
+    screen.clock.install()
+    screen.goto(running.address + "/lifts/s-1")
+    screen.wait_for_selector("article[data-name=house].shown")
+    running.post("s-1", LOBBY)
+    screen.wait_for_selector("article.shown:not([data-name=house])")
+    refused: list[str] = []
+    screen.route("**/*", lambda route: (refused.append(route.request.url), route.abort()))
+    screen.clock.fast_forward(9_000)
+    assert screen.locator("#away").is_hidden() and refused == []
+    screen.clock.fast_forward(3_000)
+    screen.wait_for_selector("#away:visible")
+    assert refused[0].endswith("/events?lift=s-1")  # another one is tried
+    assert screen.locator("article.shown[data-name=house]").count() == 0
+    screen.clock.fast_forward(9_000)
+    screen.wait_for_selector("article.shown[data-name=house]")
+    assert screen.evaluate("[...document.querySelectorAll('article[data-name=house] img')].pop().naturalWidth") > 0
+    screen.unroute("**/*")
+    screen.wait_for_selector("article.shown:not([data-name=house])")
+    screen.wait_for_selector("#away", state="hidden")
+    context.close()
+
+
+def test_a_dashboard_whose_connection_breaks_without_a_sign(
+    running: Running, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = browser.new_context()
+    board = context.new_page()
+    board.clock.install()
+    board.goto(running.address + "/")
+    board.wait_for_selector("#link.live")
+    monkeypatch.setattr(server, "TOGETHER", 600.0)
+    board.wait_for_timeout(1500)  # its last word
+    board.route("**/events", lambda route: route.abort())
+    board.clock.fast_forward(6_000)
+    board.wait_for_selector("#link.lost")
+    monkeypatch.undo()
+    board.unroute("**/events")
+    board.wait_for_selector("#link.live")
     context.close()
 
 

@@ -4,6 +4,7 @@ const SILENT = 20;
 const DENSE = 60; // lifts from which on tiles are small
 const FEW = 12; // up to which they are large
 const AGAIN = 1000; // ms
+const LOST = 5000; // ms without a word: there is one every 1.25 s
 
 const list = document.getElementById("lifts");
 const find = document.getElementById("find");
@@ -13,6 +14,7 @@ const link = document.getElementById("link");
 const lifts = new Map(); // name -> {tile, data, at}
 let cards = {};
 let source = null;
+let heard = 0; // when the last word came, or a connection was made
 
 function text(id, value, warn = false) {
   const node = document.getElementById(id);
@@ -58,9 +60,9 @@ function fill(data) {
     parts.card.style.setProperty("--colour", card.colour);
     parts.picture.src = `/files/${card.picture}`;
     parts.brand.textContent = card.brand;
-    parts.brand.title = data.rule ? `rule: ${data.rule}` : "default";
   }
-  const people = data.people.length;
+  parts.anchor.title = data.rule ? `rule: ${data.rule}` : "default";
+  const people = data.count; // one who walked may be told of twice
   parts.item.classList.toggle("empty", people === 0);
   parts.people.classList.toggle("problem", Boolean(data.problem));
   const count = document.createElement("b");
@@ -93,12 +95,16 @@ function tick() {
     silent += seconds >= SILENT;
   }
   text("t-silent", String(silent), silent > 0);
+  if (performance.now() - heard > LOST) { // a connection may break without a sign
+    lost();
+    connect();
+  }
   if (order.value === "age") arrange();
 }
 
 const ways = {
   name: (a, b) => a.data.lift.localeCompare(b.data.lift, "en", { numeric: true }),
-  people: (a, b) => b.data.people.length - a.data.people.length || ways.name(a, b),
+  people: (a, b) => b.data.count - a.data.count || ways.name(a, b),
   age: (a, b) => age(b) - age(a) || ways.name(a, b),
 };
 
@@ -107,7 +113,7 @@ function arrange() {
   const entries = [...lifts.values()].sort(ways[order.value]);
   let shown = 0;
   entries.forEach((entry, place) => {
-    entry.tile.item.hidden = !entry.words.includes(words) || (occupied.checked && !entry.data.people.length);
+    entry.tile.item.hidden = !entry.words.includes(words) || (occupied.checked && !entry.data.count);
     shown += !entry.tile.item.hidden;
     if (list.children[place] !== entry.tile.item && !list.contains(document.activeElement)) {
       list.insertBefore(entry.tile.item, list.children[place] ?? null); // nothing moves under the keyboard
@@ -131,10 +137,19 @@ function told(seconds) {
   return seconds === null ? "–" : seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
 }
 
+function lost() {
+  link.textContent = "connection lost, trying again";
+  link.className = "link lost";
+}
+
 function connect() {
   source?.close();
+  heard = performance.now();
   source = new EventSource("/events");
-  const on = (name, act) => source.addEventListener(name, (event) => act(JSON.parse(event.data)));
+  const on = (name, act) => source.addEventListener(name, (event) => {
+    heard = performance.now();
+    act(JSON.parse(event.data));
+  });
   on("advertisements", (found) => { cards = found; });
   on("all", (tiles) => {
     const names = new Set(tiles.map((data) => data.lift));
@@ -157,8 +172,7 @@ function connect() {
   });
   source.addEventListener("open", () => { link.textContent = "live"; link.className = "link live"; });
   source.addEventListener("error", () => {
-    link.textContent = "connection lost, trying again";
-    link.className = "link lost";
+    lost();
     if (source.readyState === EventSource.CLOSED) setTimeout(connect, AGAIN);
   });
 }

@@ -1,15 +1,20 @@
-// The lift's name is in the address; what to show comes as server-sent events. Without a connection the last
-// advertisement stays for a while, then the house's own: nobody knows any more who is in the lift.
+// The lift's name is in the address; what to show comes as server-sent events, and a word every 5 s where there is
+// nothing new. A connection may break without a sign: after SILENT another one is made, and after STALE the house's own
+// advertisement is shown, which was loaded at first: nobody knows any more who is in the lift.
 const lift = decodeURIComponent(location.pathname.split("/").pop());
 const stage = document.getElementById("stage");
 const away = document.getElementById("away");
-const STALE = 30_000; // ms without a word
+const SILENT = 10_000; // ms without a word
+const STALE = 20_000;
 const AGAIN = 1000; // ms
+const PATIENCE = 1000; // ms for a picture
 
 let source = null;
 let house = null;
+const kept = new Image(); // the house's picture: there is no network when it is needed
 let wanted = null;
 let heard = performance.now();
+let tried = heard; // when the connection was made
 
 document.getElementById("lift").textContent = lift;
 document.title = `${lift}: screen`;
@@ -21,6 +26,12 @@ function element(name, text, kind = "") {
   return made;
 }
 
+function load(picture, card) {
+  const { href } = new URL(`/files/${card.picture}`, location.href);
+  if (picture.src !== href) picture.src = href;
+  picture.alt = "";
+}
+
 async function show(card) {
   if (wanted === card.name) return;
   wanted = card.name;
@@ -28,13 +39,13 @@ async function show(card) {
   article.dataset.name = card.name;
   article.style.setProperty("--colour", card.colour);
   article.style.setProperty("--ink", card.ink);
-  const picture = new Image();
-  picture.src = `/files/${card.picture}`;
-  picture.alt = "";
+  const picture = card.name === house?.name ? kept : new Image();
+  load(picture, card);
   const words = element("div", "", "words");
   words.append(element("h1", card.headline), element("p", card.line));
   article.append(element("p", card.brand, "brand"), picture, words);
-  await picture.decode().catch(() => {}); // the words are shown all the same
+  const enough = new Promise((done) => { setTimeout(done, PATIENCE); });
+  await Promise.race([picture.decode().catch(() => {}), enough]); // the words are shown all the same
   if (wanted !== card.name) return; // another one came meanwhile
   const before = [...stage.children];
   stage.append(article);
@@ -45,10 +56,19 @@ async function show(card) {
 
 function connect() {
   source?.close();
+  tried = performance.now();
   source = new EventSource(`/events?lift=${encodeURIComponent(lift)}`);
-  source.addEventListener("open", () => { heard = performance.now(); away.hidden = true; });
-  source.addEventListener("default", (event) => { house = JSON.parse(event.data); });
-  source.addEventListener("advertisement", (event) => { heard = performance.now(); show(JSON.parse(event.data)); });
+  const on = (name, act) => source.addEventListener(name, (event) => {
+    heard = performance.now();
+    away.hidden = true;
+    act(JSON.parse(event.data));
+  });
+  on("default", (card) => {
+    house = card;
+    load(kept, card);
+  });
+  on("advertisement", show);
+  on("alive", () => {});
   source.addEventListener("error", () => {
     away.hidden = false;
     // The browser tries again by itself, but not after an answer that is no stream.
@@ -61,8 +81,12 @@ function tick() {
   const clock = document.getElementById("clock");
   clock.dateTime = now.toISOString();
   clock.textContent = now.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
-  if (source.readyState === EventSource.OPEN) heard = performance.now();
-  else if (house && performance.now() - heard > STALE) show(house);
+  const at = performance.now();
+  if (at - heard > STALE && house) show(house);
+  if (at - Math.max(heard, tried) > SILENT) {
+    away.hidden = false;
+    connect();
+  }
 }
 
 connect();
