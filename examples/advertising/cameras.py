@@ -1,7 +1,8 @@
 """Cameras of many lifts, simulated: `python cameras.py --lifts 5`, or with pictures of your own: `--source FOLDER`.
 
 Each lift posts a snapshot every `--interval` seconds: of an empty lift, then of a ride, then of an empty lift again, so
-long that a share of `--empty` of all lifts is empty on the average. All of them are one process that mostly waits.
+long that a share of `--empty` of all lifts is empty on the average. Pictures of your own are posted one after another.
+All lifts are one process that mostly waits.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import httpx
 from tqdm import tqdm
 
-from graftsdk.errors import GraftError
+from graftsdk.errors import GraftError, InputError
 from graftsdk.preprocess.frames import open_frames
 
 MOST = 300  # snapshots of a source that are kept
@@ -39,13 +41,16 @@ def drawn_rides(count: int) -> list[list[bytes]]:
 
 
 def replayed(source: str, stride: int) -> list[bytes]:
-    """JPEGs of a folder, an image or a video, every `stride`-th of them."""
+    """JPEGs of a folder or an image, or every `stride`-th frame of a video."""
     pictures = []
+    stride = 1 if Path(source).is_dir() else stride
     with contextlib.closing(open_frames(source, stride=stride, live=False)) as frames:
         for frame in frames:
             pictures.append(cv2.imencode(".jpg", frame.image, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
             if len(pictures) == MOST:
                 break
+    if not pictures:
+        raise InputError(f"--source: expected pictures that can be read, found none in {source}")
     return pictures
 
 
@@ -116,19 +121,25 @@ def main() -> None:
     parser.add_argument("--to", default="http://127.0.0.1:8010", metavar="URL")
     parser.add_argument("--lifts", type=int, default=5)
     parser.add_argument("--interval", type=float, default=2.0, help="seconds between the snapshots of a lift")
-    parser.add_argument("--empty", type=float, default=0.5, help="share of the lifts that are empty, 0 to 1")
+    parser.add_argument(
+        "--empty", type=float,
+        help="share of the lifts that are empty, 0 to 1: 0.5 with drawn rides; with sources 0, or their first picture "
+        "stands for the empty lift",
+    )  # fmt: skip
     parser.add_argument(
         "--source", action="append", metavar="PATH", help="folder, image or video, instead of drawn rides"
     )
-    parser.add_argument("--stride", type=int, default=1, help="take every N-th picture of a source")
+    parser.add_argument("--stride", type=int, default=1, help="take every N-th frame of a video")
     parser.add_argument("--rides", type=int, default=12, help="how many to draw")
     parser.add_argument("--seconds", type=float, help="how long; until Ctrl-C if left out")
     arguments = parser.parse_args()
+    if arguments.empty is None:
+        arguments.empty = 0.0 if arguments.source else 0.5
     if not (arguments.lifts >= 1 and arguments.interval > 0 and 0 <= arguments.empty <= 1 and arguments.rides >= 1):
         parser.error("expected --lifts and --rides from 1, --interval above 0, --empty from 0 to 1")
     try:
         if arguments.source:
-            rides = [pictures for each in arguments.source if (pictures := replayed(each, arguments.stride))]
+            rides = [replayed(each, arguments.stride) for each in arguments.source]
         else:
             rides = drawn_rides(arguments.rides)
         print(
