@@ -1,4 +1,8 @@
-"""Every code block of the documentation runs. A file apart from the README's: each takes a minute of one process."""
+"""Every code block of the documentation that is fenced as Python or a shell's runs.
+
+Others do not: outputs, settings, and commands that need data, a cluster or further packages. A file apart from the
+README's: each takes a minute of one process.
+"""
 
 from __future__ import annotations
 
