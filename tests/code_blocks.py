@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -33,7 +35,20 @@ def run(document: Path, folder: Path) -> None:
         texts = [text for _, text in group]
         command = [sys.executable, "-c", _RUN] if kind == "python" else ["sh", "-e"]
         source = json.dumps(texts) if kind == "python" else "\n".join(texts)
-        done = subprocess.run(
-            command, cwd=folder, env=environment, input=source, capture_output=True, text=True, timeout=600
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
-        assert done.returncode == 0, f"{document.name}: {source}\n{done.stdout}\n{done.stderr}"
+        try:
+            out, err = process.communicate(source, timeout=600)
+        finally:
+            with suppress(ProcessLookupError):  # a service that a block started and did not live to stop
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        assert process.returncode == 0, f"{document.name}: {source}\n{out}\n{err}"
