@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-# First of all: what stops the threads at exit runs before this one's, which lets nobody into the runtime any more.
 from graftsdk.arguments import whole_number
+
+# Registered at exit before `_leave_all` is, so that it runs after it: it lets nobody into the runtime any more.
 from graftsdk.engines import exits  # noqa: F401
 from graftsdk.errors import EngineClosed, EngineError, InputError, Overloaded
 from graftsdk.preprocess.decode import check_decoding

@@ -151,12 +151,11 @@ class Person:
         return found
 
     def _run_lengths(self) -> dict[str, Any] | None:
-        from graftsdk.preprocess.boxmasks import LazyMask, inside  # with it come OpenCV and Pillow
+        from graftsdk.preprocess.boxmasks import LazyMask  # with it come OpenCV and Pillow
 
         lazy = self._mask
         if isinstance(lazy, LazyMask):  # a frame for each person would be most of the work
-            y0, y1, x0, x1 = lazy.masks._pixels(lazy.index, *lazy.size)
-            return _run_lengths(inside(lazy.masks, lazy.index, y0, y1, x0, x1), y0, x0, lazy.size)
+            return _run_lengths(*lazy.window(), lazy.size)
         mask = self.mask
         return None if mask is None else _run_lengths(mask, 0, 0, mask.shape)
 

@@ -266,7 +266,7 @@ class SharedBatch:
         self._work(self._batch.flush, self._batch, None)
         if self._on_device is not None:
             self._work(self._on_device.flush, self._on_device, None)
-        self.taken, self._waits_since = 0, None
+        self.taken = 0
 
     def _work(self, work: Callable[[], object], batch: Any, added: Request | None) -> None:
         """Do it, and answer those that are complete."""

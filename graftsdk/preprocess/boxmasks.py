@@ -154,6 +154,11 @@ class LazyMask:
     def __call__(self) -> npt.NDArray[np.bool_]:
         return self.masks.mask_at(self.index, *self.size)
 
+    def window(self) -> tuple[npt.NDArray[np.bool_], int, int]:
+        """The part of the frame outside of which the mask covers nothing, and the row and column where it begins."""
+        y0, y1, x0, x1 = self.masks._pixels(self.index, *self.size)
+        return inside(self.masks, self.index, y0, y1, x0, x1), y0, x0
+
 
 def inside(masks: BoxMasks | npt.NDArray[Any], index: int, y0: int, y1: int, x0: int, x1: int) -> npt.NDArray[np.bool_]:
     """bool[y1 - y0, x1 - x0]: where mask `index` covers the pixels of a window."""
